@@ -1,0 +1,575 @@
+//! The declaration of a dataset: one TOML file says everything about it.
+//!
+//! What passes through: the text of `specs/<agency>/<dataset>.toml`, by [`DatasetSpec::parse`],
+//! into a [`DatasetSpec`] that holds together: names are names, the key exists, nothing is declared
+//! twice. What a semantic type or a source makes of its `with` table is its own crate's to say;
+//! [`DatasetSpec::error_at`] lets it say so in the same form.
+//!
+//! Guaranteed: an unknown key is an error, and every error names file, line, key and remedy.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::Range;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::dataset::{DatasetId, is_name};
+
+/// Everything about one dataset.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatasetSpec {
+    /// The dataset's name, which is also where its file lies: `bora.person` in `bora/person.toml`.
+    dataset: Spanned<DatasetId>,
+    /// What people call it.
+    pub title: Bilingual,
+    /// What it holds, since when, and what it does not hold.
+    pub description: Bilingual,
+    /// The agency that answers for it.
+    pub owner: Bilingual,
+    /// Whom to ask.
+    pub contact: Contact,
+    /// Who may see it.
+    pub classification: Classification,
+    /// What it may be used for.
+    pub purposes: Vec<String>,
+    /// Words to find it by.
+    #[serde(default)]
+    pub keywords: Vec<String>,
+    /// Under which licence it is published.
+    pub license: Option<String>,
+    /// Whether its rows are made up from a seed. Then everything that shows it says so.
+    #[serde(default)]
+    pub generated: bool,
+    /// Whether a change replaces its row or is added as a row.
+    pub mode: Mode,
+    /// The columns that tell one row from another. Needed for `upsert`; for `append` they only
+    /// decide which partition a row goes to.
+    #[serde(default)]
+    key: Vec<Spanned<String>>,
+    /// Whether every accepted change is kept beside the current rows.
+    #[serde(default)]
+    pub history: bool,
+    /// What to do with a column that the source sends and `columns` does not declare.
+    #[serde(default)]
+    pub unknown_columns: UnknownColumns,
+    /// Where its events lie in the log.
+    #[serde(default)]
+    topic: TopicSpec,
+    /// What brings its events into the log; nothing where somebody else fills the topic.
+    pub source: Option<SourceSpec>,
+    /// Its columns, in the order in which tables show them.
+    pub columns: Vec<ColumnSpec>,
+    /// What is published from it.
+    #[serde(default)]
+    pub extracts: Vec<ExtractSpec>,
+    #[serde(skip)]
+    file: SpecFile,
+}
+
+/// A text in Thai and in English.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Bilingual {
+    /// Thai.
+    pub th: String,
+    /// English.
+    pub en: String,
+}
+
+/// Whom to ask about a dataset.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contact {
+    /// The person or desk.
+    pub name: String,
+    /// Where they read mail.
+    pub email: String,
+}
+
+/// Who may see a dataset (ระดับชั้นข้อมูล of the Thai data governance framework).
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "snake_case")]
+pub enum Classification {
+    /// เปิดเผย: everybody. Only this may be published.
+    Open,
+    /// เผยแพร่ภายในองค์กร: inside the organisation.
+    Internal,
+    /// ลับ.
+    Confidential,
+    /// ลับมาก.
+    Secret,
+    /// ลับที่สุด.
+    TopSecret,
+}
+
+impl fmt::Display for Classification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Open => "open",
+            Self::Internal => "internal",
+            Self::Confidential => "confidential",
+            Self::Secret => "secret",
+            Self::TopSecret => "top_secret",
+        })
+    }
+}
+
+/// What a change does to a table.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Each event is a row, for ever.
+    Append,
+    /// Each key has one row: that of its latest event.
+    Upsert,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Append => "append",
+            Self::Upsert => "upsert",
+        })
+    }
+}
+
+/// What to do with a column that is not declared.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownColumns {
+    /// Reject the record: the source has changed and somebody should look.
+    #[default]
+    Reject,
+    /// Leave the column out.
+    Ignore,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TopicSpec {
+    name: Option<String>,
+    partitions: Option<Spanned<i32>>,
+}
+
+/// What brings a dataset's events into the log.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSpec {
+    /// Which connector.
+    pub kind: Spanned<String>,
+    /// What that connector wants to know.
+    #[serde(default = "empty_options")]
+    pub with: Spanned<toml::Table>,
+}
+
+/// One column of a dataset.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ColumnSpec {
+    /// Its name, at the source and in SQL.
+    pub name: Spanned<String>,
+    /// Its semantic type, which decides how it is parsed, checked, normalised and described.
+    #[serde(rename = "type")]
+    pub semantic_type: Spanned<String>,
+    /// What that type wants to know.
+    #[serde(default = "empty_options")]
+    pub with: Spanned<toml::Table>,
+    /// Whether a record without it is rejected. Key columns always are.
+    #[serde(default)]
+    pub required: bool,
+    /// What people call it.
+    pub title: Bilingual,
+    /// What else there is to know about it.
+    pub description: Option<Bilingual>,
+}
+
+fn empty_options() -> Spanned<toml::Table> {
+    Spanned::new(0..0, toml::Table::new())
+}
+
+impl ColumnSpec {
+    /// The column's name.
+    pub fn name(&self) -> &str {
+        self.name.get_ref()
+    }
+}
+
+/// What is published from a dataset.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExtractSpec {
+    /// The extract's name: part of its files' names.
+    pub name: Spanned<String>,
+    /// The query that makes it.
+    pub sql: String,
+    /// The files that it is written to.
+    pub formats: Vec<ExtractFormat>,
+}
+
+/// A kind of file that an extract is written to.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum ExtractFormat {
+    /// CSV in UTF-8 with a byte order mark, so that Excel shows Thai.
+    Csv,
+    /// Apache Parquet.
+    Parquet,
+}
+
+#[derive(Clone, Debug, Default)]
+struct SpecFile {
+    path: String,
+    text: String,
+}
+
+/// A mistake in a dataset's file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}:{line}: {key}: {problem}. {remedy}")]
+pub struct SpecError {
+    /// The file.
+    pub path: String,
+    /// The line, from 1.
+    pub line: usize,
+    /// The key.
+    pub key: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl DatasetSpec {
+    /// Reads the text of a dataset's file. `path` is only named in errors, and its last two parts
+    /// have to agree with the dataset's name.
+    ///
+    /// # Errors
+    /// The first mistake, with its place and its remedy.
+    pub fn parse(path: &str, text: &str) -> Result<Self, SpecError> {
+        let file = SpecFile { path: path.to_owned(), text: text.to_owned() };
+        let mut spec: Self = toml::from_str(text).map_err(|error| file.explain(&error))?;
+        spec.file = file;
+        spec.check_name()?;
+        spec.check_columns()?;
+        spec.check_key()?;
+        spec.check_topic()?;
+        spec.check_extracts()?;
+        Ok(spec)
+    }
+
+    /// The dataset's name.
+    pub fn id(&self) -> &DatasetId {
+        self.dataset.get_ref()
+    }
+
+    /// The file that declares it.
+    pub fn path(&self) -> &str {
+        &self.file.path
+    }
+
+    /// The names of the key columns.
+    pub fn key(&self) -> Vec<String> {
+        self.key.iter().map(|name| name.get_ref().clone()).collect()
+    }
+
+    /// Whether a column is part of the key.
+    pub fn is_key(&self, column: &str) -> bool {
+        self.key.iter().any(|name| name.get_ref() == column)
+    }
+
+    /// The names of the columns, as a source's rows name them.
+    pub fn column_names(&self) -> crate::Columns {
+        self.columns.iter().map(|column| column.name().to_owned()).collect()
+    }
+
+    /// The topic that holds its events.
+    pub fn topic(&self) -> String {
+        self.topic.name.clone().unwrap_or_else(|| format!("ruam.{}", self.id()))
+    }
+
+    /// Into how many partitions its topic is created.
+    pub fn partitions(&self) -> i32 {
+        self.topic.partitions.as_ref().map_or(1, |partitions| *partitions.get_ref())
+    }
+
+    /// A mistake at a place of this file, for crates that check what only they understand.
+    pub fn error_at(
+        &self,
+        span: Range<usize>,
+        key: &str,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> SpecError {
+        self.file.error(span.start, key, problem, remedy)
+    }
+
+    fn check_name(&self) -> Result<(), SpecError> {
+        let expected = format!("{}/{}.toml", self.id().agency(), self.id().name());
+        let path = self.file.path.replace('\\', "/");
+        if path == expected || path.ends_with(&format!("/{expected}")) {
+            return Ok(());
+        }
+        Err(self.error_at(
+            self.dataset.span(),
+            "dataset",
+            format!("the file of `{}` has to be called `{expected}`", self.id()),
+            "Move the file, or correct the name",
+        ))
+    }
+
+    fn check_columns(&self) -> Result<(), SpecError> {
+        if self.columns.is_empty() {
+            return Err(self.error_at(
+                0..0,
+                "columns",
+                "the dataset has no column",
+                "Add a [[columns]] section for each column",
+            ));
+        }
+        let mut seen = BTreeSet::new();
+        for column in &self.columns {
+            let (name, span) = (column.name(), column.name.span());
+            if !is_name(name) {
+                return Err(self.error_at(
+                    span,
+                    "columns.name",
+                    format!("`{name}` cannot name a column"),
+                    "Use lower-case letters, digits and single underscores, beginning with a letter",
+                ));
+            }
+            if !seen.insert(name) {
+                return Err(self.error_at(
+                    span,
+                    "columns.name",
+                    format!("`{name}` is declared twice"),
+                    "Remove one of the two",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_key(&self) -> Result<(), SpecError> {
+        if self.mode == Mode::Upsert && self.key.is_empty() {
+            return Err(self.error_at(
+                0..0,
+                "key",
+                "mode `upsert` needs to know which columns tell one row from another",
+                "Add key = [\"column\", ...], or use mode = \"append\"",
+            ));
+        }
+        for (index, name) in self.key.iter().enumerate() {
+            let column = name.get_ref();
+            if !self.columns.iter().any(|known| known.name() == column) {
+                let known: Vec<_> = self.columns.iter().map(ColumnSpec::name).collect();
+                return Err(self.error_at(
+                    name.span(),
+                    "key",
+                    format!("there is no column `{column}`"),
+                    format!("The columns are: {}", known.join(", ")),
+                ));
+            }
+            if self.key[..index].iter().any(|before| before.get_ref() == column) {
+                return Err(self.error_at(
+                    name.span(),
+                    "key",
+                    format!("`{column}` is named twice"),
+                    "Remove one of the two",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_topic(&self) -> Result<(), SpecError> {
+        match &self.topic.partitions {
+            Some(partitions) if !(1..=1000).contains(partitions.get_ref()) => Err(self.error_at(
+                partitions.span(),
+                "topic.partitions",
+                format!("{} is not a number of partitions", partitions.get_ref()),
+                "Use a number from 1 to 1000",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_extracts(&self) -> Result<(), SpecError> {
+        let mut seen = BTreeSet::new();
+        for extract in &self.extracts {
+            let (name, span) = (extract.name.get_ref(), extract.name.span());
+            if !is_name(name) || !seen.insert(name) {
+                return Err(self.error_at(
+                    span,
+                    "extracts.name",
+                    format!("`{name}` is not a name, or is used twice"),
+                    "Use lower-case letters, digits and single underscores, once each",
+                ));
+            }
+            if self.classification != Classification::Open {
+                return Err(self.error_at(
+                    span,
+                    "extracts",
+                    format!("a dataset of classification `{}` cannot be published", self.classification),
+                    "Remove the extract; only classification = \"open\" may have one",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SpecFile {
+    fn error(&self, at: usize, key: &str, problem: impl Into<String>, remedy: impl Into<String>) -> SpecError {
+        let before = self.text.get(..at).unwrap_or_default();
+        SpecError {
+            path: self.path.clone(),
+            line: before.matches('\n').count() + 1,
+            key: key.to_owned(),
+            problem: problem.into(),
+            remedy: remedy.into(),
+        }
+    }
+
+    /// Turns what the TOML parser says into what to do.
+    fn explain(&self, error: &toml::de::Error) -> SpecError {
+        let at = error.span().map_or(0, |span| span.start);
+        let message = error.message();
+        let mut quoted = message.split('`').skip(1).step_by(2);
+        if message.starts_with("unknown field") || message.starts_with("unknown variant") {
+            let unknown = quoted.next().unwrap_or_default();
+            let known: Vec<_> = quoted.collect();
+            let what = if message.starts_with("unknown field") { "is not a key" } else { "is not a value" };
+            let key = if message.starts_with("unknown field") { unknown } else { self.key_at(at) };
+            return self.error(at, key, format!("`{unknown}` {what} that is known here"), suggest(unknown, &known));
+        }
+        if message.starts_with("missing field") {
+            let missing = quoted.next().unwrap_or_default();
+            return self.error(at, missing, "it is missing", format!("Add `{missing} = ...`"));
+        }
+        let problem = message.lines().collect::<Vec<_>>().join(", ");
+        self.error(at, self.key_at(at), problem, "Correct the line as TOML wants it: https://toml.io")
+    }
+
+    /// The key on the line of a place, or the file as a whole.
+    fn key_at(&self, at: usize) -> &str {
+        let start = self.text.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |newline| newline + 1);
+        let line = self.text[start..].lines().next().unwrap_or_default();
+        match line.split_once('=') {
+            Some((key, _)) => key.trim(),
+            None => "file",
+        }
+    }
+}
+
+/// A remedy for a name that is not known: the nearest that is, and all of them.
+pub fn suggest(unknown: &str, known: &[&str]) -> String {
+    let nearest = known
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(unknown, name), name))
+        .min()
+        .filter(|(distance, name)| *distance <= 1 + name.len() / 3);
+    match nearest {
+        Some((_, name)) => format!("Did you mean `{name}`? Known are: {}", known.join(", ")),
+        None => format!("Known are: {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPEC: &str = r#"dataset = "bora.person"
+title = { th = "บุคคล", en = "Persons" }
+description = { th = "ก", en = "a" }
+owner = { th = "กรมการปกครอง", en = "DOPA" }
+contact = { name = "x", email = "x@example.org" }
+classification = "internal"
+purposes = ["training"]
+mode = "upsert"
+key = ["citizen_id"]
+
+[topic]
+partitions = 2
+
+[[columns]]
+name = "citizen_id"
+type = "thai_citizen_id"
+title = { th = "เลข", en = "ID" }
+
+[[columns]]
+name = "pay"
+type = "money"
+with = { precision = 12 }
+title = { th = "เงิน", en = "Pay" }
+"#;
+
+    fn parse(text: &str) -> Result<DatasetSpec, SpecError> {
+        DatasetSpec::parse("specs/bora/person.toml", text)
+    }
+
+    #[test]
+    fn reads_a_file() {
+        let spec = parse(SPEC).unwrap();
+        assert_eq!(spec.id().to_string(), "bora.person");
+        assert_eq!((spec.topic(), spec.partitions()), ("ruam.bora.person".to_owned(), 2));
+        assert!(spec.is_key("citizen_id") && !spec.is_key("pay"));
+        assert_eq!(spec.columns[1].with.get_ref()["precision"].as_integer(), Some(12));
+    }
+
+    #[test]
+    fn each_mistake_has_its_place_and_remedy() {
+        for (from, to, expected) in [
+            (
+                "mode = ",
+                "modus = ",
+                "specs/bora/person.toml:8: modus: `modus` is not a key that is known here. Did you mean `mode`?",
+            ),
+            (
+                "\"upsert\"",
+                "\"upset\"",
+                "specs/bora/person.toml:8: mode: `upset` is not a value that is known here. Did you mean `upsert`?",
+            ),
+            ("mode = \"upsert\"\n", "", "specs/bora/person.toml:1: mode: it is missing. Add `mode = ...`"),
+            (
+                "key = [\"citizen_id\"]",
+                "key = [\"citizen\"]",
+                "specs/bora/person.toml:9: key: there is no column `citizen`. The columns are: citizen_id, pay",
+            ),
+            ("key = [\"citizen_id\"]\n", "", "specs/bora/person.toml:1: key: mode `upsert` needs to know"),
+            (
+                "name = \"pay\"",
+                "name = \"citizen_id\"",
+                "specs/bora/person.toml:20: columns.name: `citizen_id` is declared twice",
+            ),
+            (
+                "name = \"pay\"",
+                "name = \"_pay\"",
+                "specs/bora/person.toml:20: columns.name: `_pay` cannot name a column",
+            ),
+            (
+                "partitions = 2",
+                "partitions = 0",
+                "specs/bora/person.toml:12: topic.partitions: 0 is not a number of partitions",
+            ),
+            (
+                "\"bora.person\"",
+                "\"bora.people\"",
+                "specs/bora/person.toml:1: dataset: the file of `bora.people` has to be called `bora/people.toml`",
+            ),
+            ("\"bora.person\"", "\"Bora\"", "specs/bora/person.toml:1: dataset: `Bora` does not name a dataset"),
+            ("partitions = 2", "partitions 2", "specs/bora/person.toml:12: file:"),
+        ] {
+            assert!(SPEC.contains(from), "{from}");
+            let error = parse(&SPEC.replacen(from, to, 1)).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_open_data_is_published() {
+        let text = format!("{SPEC}\n[[extracts]]\nname = \"all\"\nsql = \"select 1\"\nformats = [\"csv\"]\n");
+        assert_eq!(parse(&text).unwrap_err().key, "extracts");
+        assert!(parse(&text.replace("\"internal\"", "\"open\"")).is_ok());
+    }
+}
