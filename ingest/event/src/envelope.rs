@@ -305,6 +305,8 @@ fn read_envelope<'a>(
     outermost: bool,
 ) -> Result<(), DecodeError> {
     if json.peek()? != Peek::Object {
+        json.next_skip()?;
+        json.finish()?;
         return Err(DecodeError::NotEnvelope("it is not a JSON object"));
     }
     let mut part = json.next_object_bytes()?.map(Part::of);
@@ -589,6 +591,7 @@ mod tests {
         for (text, expected) in [
             ("{\"after\":{\"id\":\"1112034563562\"", "not JSON: EOF while parsing an object at byte 30"),
             ("[1]", "not a change event: it is not a JSON object"),
+            ("not json", "not JSON: expected ident at byte 1"),
             ("{}", "not a change event: it has no `op`"),
             ("{\"op\":\"x\"}", "not a change event: `op` is none of c, u, d, r, t"),
             ("{\"op\":\"c\",\"after\":null}", "not a change event: op `c` has no `after`"),

@@ -1,0 +1,205 @@
+//! Records to columns of text: the envelopes of a batch, read straight into Arrow builders.
+//!
+//! What passes through: the bytes of each record, once. What the dataset declares becomes a column
+//! of text as it stood in the JSON; what each text means is the semantic types' business.
+//!
+//! Guaranteed: every column of the result has one entry per record, whatever the record held.
+
+use arrow::array::{ArrayBuilder, BooleanBufferBuilder, StringArray, StringBuilder, TimestampMicrosecondBuilder};
+use arrow::buffer::BooleanBuffer;
+use ruam_event::change::Op;
+use ruam_event::envelope::{self, DecodeError, Image, RowSink, Scalar};
+use ruam_event::spec::UnknownColumns;
+use ruam_event::{DatasetSpec, Records};
+
+use crate::reject::{Faults, Reason};
+
+const NOT_JSON: Reason = Reason::new("not_json", "the value is not JSON");
+const NOT_ENVELOPE: Reason =
+    Reason::new("not_an_event", "the value is JSON, but not a change event with `op` and rows");
+const UNKNOWN_COLUMN: Reason = Reason::new("unknown_column", "the row has a column that the dataset does not declare");
+const DUPLICATE_COLUMN: Reason = Reason::new("duplicate_column", "the row has a column twice");
+const NESTED: Reason = Reason::new("nested_value", "an array or object stands where a single value belongs");
+const NO_KEY: Reason = Reason::new("missing_key", "a delete tells the key neither in its row nor in the record's key");
+
+/// A batch of records as columns of text.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    /// One per declared column, one entry per record.
+    pub columns: Vec<StringArray>,
+    /// For each declared column, which records left it unchanged; none where no record did.
+    pub unchanged: Vec<Option<BooleanBuffer>>,
+    /// What each record does; none where it is filtered (a tombstone) or faulty.
+    pub ops: Vec<Option<Op>>,
+    /// When each change happened at its source.
+    pub source_times: TimestampMicrosecondBuilder,
+    /// Records that could not be read.
+    pub faults: Faults,
+}
+
+/// Reads records into columns.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    names: Vec<String>,
+    unknown: UnknownColumns,
+}
+
+impl Decoder {
+    pub(crate) fn new(spec: &DatasetSpec) -> Self {
+        Self {
+            names: spec.columns.iter().map(|column| column.name().to_owned()).collect(),
+            unknown: spec.unknown_columns,
+        }
+    }
+
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    pub(crate) fn decode(&self, records: &Records) -> Staged {
+        let mut rows = Rows::new(self, records.len());
+        let mut ops = Vec::with_capacity(records.len());
+        let mut source_times = TimestampMicrosecondBuilder::with_capacity(records.len());
+        let mut tape = Vec::new();
+        for record in 0..records.len() {
+            rows.begin(record);
+            // Kafka's tombstone says that a key may be compacted away; the delete before it said
+            // that the row is gone.
+            let decoded = records.values.get(record).map(|value| rows.read(records, record, value, &mut tape));
+            let (op, source_time) = match decoded {
+                Some(Ok(decoded)) => (Some(decoded.op), decoded.source_time),
+                Some(Err(reason)) => {
+                    rows.faults.add(record, reason, None);
+                    (None, None)
+                }
+                None => (None, None),
+            };
+            rows.end();
+            ops.push(op);
+            source_times.append_option(source_time);
+        }
+        rows.finish(ops, source_times)
+    }
+}
+
+/// The columns under construction.
+struct Rows<'a> {
+    decoder: &'a Decoder,
+    columns: Vec<StringBuilder>,
+    unchanged: Vec<Option<BooleanBufferBuilder>>,
+    faults: Faults,
+    record: usize,
+    records: usize,
+    /// Where the next column is expected: sources send columns in the same order each time.
+    next: usize,
+}
+
+impl<'a> Rows<'a> {
+    fn new(decoder: &'a Decoder, records: usize) -> Self {
+        let column = || StringBuilder::with_capacity(records, records * 16);
+        Self {
+            decoder,
+            columns: decoder.names.iter().map(|_| column()).collect(),
+            unchanged: decoder.names.iter().map(|_| None).collect(),
+            faults: Faults::none(records),
+            record: 0,
+            records,
+            next: 0,
+        }
+    }
+
+    fn begin(&mut self, record: usize) {
+        self.record = record;
+        self.next = 0;
+    }
+
+    fn read(
+        &mut self,
+        records: &Records,
+        record: usize,
+        value: &[u8],
+        tape: &mut Vec<u8>,
+    ) -> Result<envelope::Decoded, Reason> {
+        let decoded = envelope::decode(value, tape, self).map_err(|error| reason(&error))?;
+        if decoded.op == Op::Delete && decoded.image == Image::None {
+            let key = records.keys.get(record).ok_or(NO_KEY)?;
+            envelope::decode_row(key, tape, self).map_err(|_| NO_KEY)?;
+        }
+        Ok(decoded)
+    }
+
+    /// Fills the columns that the record did not have.
+    fn end(&mut self) {
+        for column in &mut self.columns {
+            if column.len() == self.record {
+                column.append_null();
+            }
+        }
+    }
+
+    fn index_of(&self, name: &str) -> Option<usize> {
+        let names = &self.decoder.names;
+        if names.get(self.next).is_some_and(|expected| expected == name) {
+            return Some(self.next);
+        }
+        names.iter().position(|known| known == name)
+    }
+
+    fn mark_unchanged(&mut self, column: usize) {
+        let records = self.records;
+        let unchanged = self.unchanged[column].get_or_insert_with(|| {
+            let mut bits = BooleanBufferBuilder::new(records);
+            bits.append_n(records, false);
+            bits
+        });
+        unchanged.set_bit(self.record, true);
+    }
+
+    fn finish(mut self, ops: Vec<Option<Op>>, source_times: TimestampMicrosecondBuilder) -> Staged {
+        Staged {
+            columns: self.columns.iter_mut().map(StringBuilder::finish).collect(),
+            unchanged: self.unchanged.into_iter().map(|bits| bits.map(|mut bits| bits.finish())).collect(),
+            ops,
+            source_times,
+            faults: self.faults,
+        }
+    }
+}
+
+impl RowSink for Rows<'_> {
+    fn column(&mut self, name: &str, value: Scalar<'_>) {
+        let Some(index) = self.index_of(name) else {
+            if self.decoder.unknown == UnknownColumns::Reject {
+                self.faults.add(self.record, UNKNOWN_COLUMN, None);
+            }
+            return;
+        };
+        self.next = index + 1;
+        let column = &mut self.columns[index];
+        if column.len() > self.record {
+            self.faults.add(self.record, DUPLICATE_COLUMN, Some(index));
+            return;
+        }
+        match value {
+            Scalar::Null => column.append_null(),
+            Scalar::Bool(true) => column.append_value("true"),
+            Scalar::Bool(false) => column.append_value("false"),
+            Scalar::Number(text) | Scalar::Text(text) => column.append_value(text),
+            Scalar::Unchanged => {
+                column.append_null();
+                self.mark_unchanged(index);
+            }
+            Scalar::Nested(_) => {
+                column.append_null();
+                self.faults.add(self.record, NESTED, Some(index));
+            }
+        }
+    }
+}
+
+fn reason(error: &DecodeError) -> Reason {
+    match error {
+        DecodeError::NotJson { .. } => NOT_JSON,
+        DecodeError::NotEnvelope(_) | DecodeError::UnknownOp | DecodeError::WrongRows { .. } => NOT_ENVELOPE,
+    }
+}

@@ -1,0 +1,304 @@
+//! Columns of text to the rows of a table: each column through its semantic type, as a whole.
+//!
+//! What passes through: a batch of raw records, into a [`Normalised`] batch. Rows keep the order of
+//! the log. A record with any fault becomes a reject as a whole; its row does not appear.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::{filter, filter_record_batch};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use ruam_event::change::Op;
+use ruam_event::{ColumnSpec, DatasetSpec, Records, SpecError};
+
+use crate::decoder::{Decoder, Staged};
+use crate::origin;
+use crate::reject::{Faults, MISSING};
+use crate::types::{self, SemanticType};
+
+/// Turns the records of one dataset into rows and rejects.
+#[derive(Debug)]
+pub struct Transform {
+    decoder: Decoder,
+    columns: Vec<Column>,
+    schema: SchemaRef,
+}
+
+#[derive(Debug)]
+struct Column {
+    semantic: Arc<dyn SemanticType>,
+    required: bool,
+    key: bool,
+}
+
+/// What became of a batch of records.
+#[derive(Debug)]
+pub struct Normalised {
+    /// The accepted changes in the order of the log, as [`Transform::schema`] has them. A delete
+    /// holds its key columns and its origin; a truncation its origin alone.
+    pub rows: RecordBatch,
+    /// What each row does.
+    pub ops: Vec<Op>,
+    /// For each column of `rows`, which rows leave it as it was; none where no row does.
+    pub unchanged: Vec<Option<BooleanBuffer>>,
+    /// The refused records, as [`reject::SCHEMA`](crate::reject::SCHEMA) has them.
+    pub rejects: RecordBatch,
+    /// How many records say nothing (tombstones).
+    pub filtered: u64,
+}
+
+impl Transform {
+    /// Prepares for a dataset.
+    ///
+    /// # Errors
+    /// Where a column's type or its options are not known, with the place in the file.
+    pub fn new(spec: &DatasetSpec) -> Result<Self, SpecError> {
+        let columns = spec.columns.iter().map(|column| Column::new(spec, column)).collect::<Result<Vec<_>, _>>()?;
+        let mut fields = Vec::new();
+        for (column, declared) in columns.iter().zip(&spec.columns) {
+            for field in column.semantic.fields(declared.name()) {
+                if fields.iter().any(|known: &Field| known.name() == field.name()) {
+                    return Err(spec.error_at(
+                        declared.name.span(),
+                        "columns.name",
+                        format!("`{}` is also the name of a column that another column's type adds", field.name()),
+                        "Rename one of the two",
+                    ));
+                }
+                fields.push(field);
+            }
+        }
+        fields.extend(origin::fields());
+        Ok(Self { decoder: Decoder::new(spec), columns, schema: Arc::new(Schema::new(fields)) })
+    }
+
+    /// The columns of the dataset's table: its own, then those of its [`origin`].
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Turns a batch of records into rows and rejects.
+    ///
+    /// # Errors
+    /// None that a record could cause: Arrow checks every column against the schema.
+    pub fn apply(&self, records: &Records) -> Result<Normalised, ArrowError> {
+        let staged = self.decoder.decode(records);
+        let Staged { columns: texts, unchanged, ops, source_times, mut faults } = staged;
+        let mut arrays = Vec::with_capacity(self.schema.fields().len());
+        let mut masks = Vec::with_capacity(self.schema.fields().len());
+        for (index, ((column, text), unchanged)) in self.columns.iter().zip(&texts).zip(unchanged).enumerate() {
+            let before = arrays.len();
+            arrays.extend(column.normalise(index, text, unchanged.as_ref(), &ops, &mut faults));
+            masks.extend(std::iter::repeat_n(unchanged, arrays.len() - before));
+        }
+        arrays.extend(origin::columns(records, source_times));
+        masks.resize(arrays.len(), None);
+
+        let filtered = (0..records.len()).filter(|record| ops[*record].is_none() && !faults.has(*record)).count();
+        let rejects = faults.to_batch(records, self.decoder.names())?;
+        let all = RecordBatch::try_new(self.schema_with_nulls(), arrays)?;
+        let (rows, ops, masks) = if faults.count() + filtered == 0 {
+            (all, ops.into_iter().flatten().collect(), masks)
+        } else {
+            let keep: BooleanArray =
+                (0..records.len()).map(|record| Some(ops[record].is_some() && !faults.has(record))).collect();
+            let kept = |op: (usize, Option<Op>)| op.1.filter(|_| keep.value(op.0));
+            let ops = ops.into_iter().enumerate().filter_map(kept).collect();
+            let masks = masks.into_iter().map(|mask| keep_mask(mask, &keep)).collect::<Result<_, _>>()?;
+            (filter_record_batch(&all, &keep)?, ops, masks)
+        };
+        Ok(Normalised { rows, ops, unchanged: masks, rejects, filtered: filtered as u64 })
+    }
+
+    /// The schema with every column nullable: refused rows and deletes have nulls anywhere.
+    fn schema_with_nulls(&self) -> SchemaRef {
+        let fields: Vec<_> =
+            self.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+        Arc::new(Schema::new(fields))
+    }
+}
+
+fn keep_mask(mask: Option<BooleanBuffer>, keep: &BooleanArray) -> Result<Option<BooleanBuffer>, ArrowError> {
+    let Some(mask) = mask else { return Ok(None) };
+    let kept = filter(&BooleanArray::new(mask, None), keep)?;
+    Ok(kept.as_any().downcast_ref::<BooleanArray>().map(|kept| kept.values().clone()))
+}
+
+impl Column {
+    fn new(spec: &DatasetSpec, column: &ColumnSpec) -> Result<Self, SpecError> {
+        let key = spec.is_key(column.name());
+        Ok(Self { semantic: types::of_column(spec, column)?, required: column.required || key, key })
+    }
+
+    /// Parses the whole column, and adds the faults of those records whose value counts: a delete
+    /// is judged by its key alone.
+    fn normalise(
+        &self,
+        index: usize,
+        text: &StringArray,
+        unchanged: Option<&BooleanBuffer>,
+        ops: &[Option<Op>],
+        faults: &mut Faults,
+    ) -> Vec<ArrayRef> {
+        let mut found = Vec::new();
+        let arrays = self.semantic.normalise(text, &mut |record, reason| found.push((record, reason)));
+        let counts = |record: usize| ops[record].is_some_and(|op| op.leaves_row() || (self.key && op == Op::Delete));
+        for (record, reason) in found {
+            if counts(record) {
+                faults.add(record, reason, Some(index));
+            }
+        }
+        let primary = &arrays[0];
+        if self.required && primary.null_count() > 0 {
+            for record in 0..primary.len() {
+                let excused = unchanged.is_some_and(|unchanged| unchanged.value(record)) && !self.key;
+                if primary.is_null(record) && counts(record) && !excused && !faults.has(record) {
+                    faults.add(record, MISSING, Some(index));
+                }
+            }
+        }
+        arrays
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::origin::fields;
+    use arrow::util::display::array_value_to_string;
+    use ruam_event::record::Record;
+    use ruam_event::{Partition, Position, Topic, TopicId};
+
+    const SPEC: &str = r#"dataset = "bora.person"
+title = { th = "บุคคล", en = "Persons" }
+description = { th = "ก", en = "a" }
+owner = { th = "กรมการปกครอง", en = "DOPA" }
+contact = { name = "x", email = "x@example.org" }
+classification = "internal"
+purposes = ["training"]
+mode = "upsert"
+key = ["citizen_id"]
+columns = [
+    { name = "citizen_id", type = "thai_citizen_id", title = { th = "เลข", en = "ID" } },
+    { name = "born", type = "be_date", required = true, title = { th = "วันเกิด", en = "Born" } },
+    { name = "note", type = "thai_text", title = { th = "หมายเหตุ", en = "Note" } },
+]
+"#;
+
+    fn transform(spec: &str) -> Transform {
+        Transform::new(&DatasetSpec::parse("bora/person.toml", spec).unwrap()).unwrap()
+    }
+
+    fn records(values: &[&str]) -> Records {
+        let topic = Arc::new(Topic { name: "ruam.bora.person".into(), id: TopicId(7) });
+        let mut records = Records::new(Partition { topic, index: 3 }, 100);
+        for (index, value) in values.iter().enumerate() {
+            let value = (*value != "tombstone").then_some(value.as_bytes());
+            let (offset, position) = (100 + index as i64, Some(Position::new(index as u64)));
+            let key = Some(&br#"{"citizen_id":"3100600445635"}"#[..]);
+            records.push(Record { offset, arrived: 1000, key, value, id: None, position });
+        }
+        records
+    }
+
+    fn column(batch: &RecordBatch, name: &str) -> Vec<String> {
+        let array = batch.column_by_name(name).unwrap();
+        (0..array.len()).map(|row| array_value_to_string(array, row).unwrap()).collect()
+    }
+
+    const GOOD: &str = r#"{"op":"c","after":{"citizen_id":"1-1120-34563-56-2","born":"๑๕ มี.ค. ๒๕๓๐","note":"เเม่"},"source":{"ts_ms":5}}"#;
+
+    #[test]
+    fn each_record_is_row_reject_or_filtered() {
+        let normalised = transform(SPEC)
+            .apply(&records(&[
+                GOOD,
+                "tombstone",
+                "not json",
+                r#"{"op":"c","after":{"citizen_id":"1101700230703","born":"31/02/2530","note":null}}"#,
+                r#"{"op":"u","after":{"citizen_id":"3100600445635","born":"__debezium_unavailable_value","note":"x"}}"#,
+                r#"{"op":"d","before":{"citizen_id":"3100600445635","born":"31/02/2530","note":null}}"#,
+                r#"{"op":"d","before":null}"#,
+                r#"{"op":"c","after":{"citizen_id":"3100600445635","note":"x"}}"#,
+                r#"{"op":"c","after":{"citizen_id":"3100600445635","born":"1/1/2530","extra":1}}"#,
+                r#"{"op":"c","after":{"citizen_id":"3100600445635","born":"1/1/2530","born":"1/1/2530"}}"#,
+                r#"{"op":"c","after":{"citizen_id":"3100600445635","born":{"d":1}}}"#,
+                r#"{"op":"t"}"#,
+            ]))
+            .unwrap();
+        assert_eq!(normalised.ops, [Op::Insert, Op::Update, Op::Delete, Op::Delete, Op::Truncate]);
+        assert_eq!(normalised.filtered, 1);
+        assert_eq!(
+            column(&normalised.rows, "citizen_id"),
+            ["1112034563562", "3100600445635", "3100600445635", "3100600445635", ""]
+        );
+        assert_eq!(column(&normalised.rows, "born")[0], "1987-03-15");
+        assert_eq!(column(&normalised.rows, "note_raw")[0], "เเม่");
+        assert_eq!(column(&normalised.rows, "_offset"), ["100", "104", "105", "106", "111"]);
+        assert_eq!(column(&normalised.rows, "_event_id")[0], "ruam.bora.person/3/100");
+        assert_eq!(column(&normalised.rows, "_source_time")[0], "1970-01-01T00:00:00.005Z");
+        let born = normalised.unchanged[1].as_ref().unwrap();
+        assert_eq!(born.iter().collect::<Vec<_>>(), [false, true, false, false, false]);
+        assert_eq!(
+            column(&normalised.rejects, "reason"),
+            ["not_json", "wrong_check_digit", "missing", "unknown_column", "duplicate_column", "nested_value"]
+        );
+        assert_eq!(column(&normalised.rejects, "column_name")[1..3], ["citizen_id", "born"]);
+        assert_eq!(
+            column(&normalised.rejects, "detail")[1],
+            "the last digit does not fit the other twelve (and 1 more faults)"
+        );
+        assert_eq!(column(&normalised.rejects, "_offset"), ["102", "103", "107", "108", "109", "110"]);
+        let raw = normalised.rejects.column_by_name("raw_value").unwrap();
+        assert_eq!(raw.as_any().downcast_ref::<arrow::array::BinaryArray>().unwrap().value(0), b"not json");
+    }
+
+    #[test]
+    fn a_clean_batch_is_not_copied_and_has_the_schema() {
+        let transform = transform(SPEC);
+        let normalised = transform.apply(&records(&[GOOD, GOOD])).unwrap();
+        let names: Vec<_> = normalised.rows.schema().fields().iter().map(|field| field.name().clone()).collect();
+        let expected: Vec<_> = transform.schema().fields().iter().map(|field| field.name().clone()).collect();
+        assert_eq!(names, expected);
+        assert_eq!(names[..4], ["citizen_id", "born", "note", "note_raw"]);
+        assert_eq!(names.len(), 4 + fields().len());
+        assert_eq!((normalised.rows.num_rows(), normalised.rejects.num_rows(), normalised.filtered), (2, 0, 0));
+    }
+
+    #[test]
+    fn unknown_columns_can_be_ignored() {
+        let spec = format!("unknown_columns = \"ignore\"\n{SPEC}");
+        let normalised = transform(&spec)
+            .apply(&records(&[r#"{"op":"c","after":{"extra":[1],"citizen_id":"3100600445635","born":"1/1/2530"}}"#]))
+            .unwrap();
+        assert_eq!((normalised.rows.num_rows(), normalised.rejects.num_rows()), (1, 0));
+    }
+
+    #[test]
+    fn mistakes_in_the_declaration_name_their_line() {
+        for (from, to, expected) in [
+            (
+                "be_date",
+                "be_dat",
+                "bora/person.toml:12: columns.type: `be_dat` is not a semantic type. Did you mean `be_date`?",
+            ),
+            (
+                "\"be_date\", required",
+                "\"be_date\", with = { centry = \"25\" }, required",
+                "bora/person.toml:12: columns.with: column `born`, type `be_date`: there is no option `centry`. Did you mean `century`?",
+            ),
+            (
+                "\"internal\"",
+                "\"open\"",
+                "bora/person.toml:11: columns.type: column `citizen_id` tells who a person is",
+            ),
+            ("\"born\"", "\"note_raw\"", "bora/person.toml:13: columns.name: `note_raw` is also the name of a column"),
+        ] {
+            let spec = DatasetSpec::parse("bora/person.toml", &SPEC.replacen(from, to, 1)).unwrap();
+            let error = Transform::new(&spec).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+}
