@@ -1,1 +1,25 @@
-//! stub
+//! The lake: Delta tables on a file system or an object store, and the only code that writes them.
+//!
+//! What passes through: normalised [`Batch`]es of one dataset, by a [`DatasetWriter`], into its
+//! tables: rows, rejects, and changes where it keeps history.
+//!
+//! Guaranteed: each record of a topic takes effect exactly once, however often writers crash, race or
+//! lose an answer; [`writer`] says how. Any Delta reader reads the result.
+
+mod durable;
+mod error;
+mod fold;
+mod location;
+mod progress;
+mod reader;
+mod search;
+mod side;
+mod table;
+mod upsert;
+mod vectors;
+pub mod writer;
+
+pub use error::LakeError;
+pub use location::{Lake, TableKind, TableName};
+pub use progress::Progress;
+pub use writer::{Batch, Committed, Contract, DatasetWriter};

@@ -1,0 +1,296 @@
+//! A batch of changes to what is left of it: one outcome per key.
+//!
+//! What passes through: the accepted changes of an upsert dataset since its last commit.
+//!
+//! Guaranteed: of several changes of a key the one with the latest source position counts, in
+//! whatever order they come and however often. A truncation ends everything before it in its
+//! partition. A column that a change leaves unchanged is taken from the change before it; where
+//! there is none in the batch, the outcome says so, and the table has to be asked.
+
+use std::collections::{BTreeMap, HashMap};
+
+use arrow::array::{Array, Int32Array, RecordBatch, StringArray};
+use arrow::buffer::BooleanBuffer;
+use arrow::error::ArrowError;
+use arrow::row::{RowConverter, Rows, SortField};
+use ruam_event::change::Op;
+
+/// Changes in the order of the log, as the normaliser makes them.
+#[derive(Clone, Debug)]
+pub(crate) struct Changes {
+    /// One row per change.
+    pub rows: RecordBatch,
+    /// What each does.
+    pub ops: Vec<Op>,
+    /// For each column, which changes leave it as it was.
+    pub unchanged: Vec<Option<BooleanBuffer>>,
+}
+
+/// What is left of a batch.
+#[derive(Debug)]
+pub(crate) struct Folded {
+    /// One per key, in the order of the rows that they come from.
+    pub outcomes: Vec<Outcome>,
+    /// Rows that count no more.
+    pub superseded: Vec<usize>,
+    /// For each partition that was truncated: the position, up to which its rows go.
+    pub truncated: BTreeMap<i32, String>,
+}
+
+/// What becomes of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// The row of its last change.
+    pub row: usize,
+    /// Whether the key has no row any more.
+    pub delete: bool,
+    /// For each column whose value is not in `row`: where it is.
+    pub elsewhere: Vec<(usize, Source)>,
+}
+
+/// Where the value of an unchanged column is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// In an earlier row of the batch.
+    Row(usize),
+    /// In the table, if it has the key.
+    Table,
+    /// Nowhere: the row was deleted before, so that nothing of it can be unchanged.
+    Nowhere,
+}
+
+/// The columns that the fold and the table's search need of a batch.
+pub(crate) struct Origins<'a> {
+    pub partition: &'a Int32Array,
+    pub position: &'a StringArray,
+}
+
+impl<'a> Origins<'a> {
+    pub(crate) fn of(rows: &'a RecordBatch) -> Result<Self, ArrowError> {
+        Ok(Self { partition: column(rows, "_partition")?, position: column(rows, "_position")? })
+    }
+}
+
+/// A column of a batch under its type.
+pub(crate) fn column<'a, T: Array + 'static>(rows: &'a RecordBatch, name: &str) -> Result<&'a T, ArrowError> {
+    rows.column_by_name(name)
+        .and_then(|array| array.as_any().downcast_ref::<T>())
+        .ok_or_else(|| ArrowError::SchemaError(format!("column `{name}` is missing or of another type")))
+}
+
+/// The key columns of a batch in a form that compares and hashes as a whole.
+pub(crate) fn keys(rows: &RecordBatch, key: &[String]) -> Result<(RowConverter, Rows), ArrowError> {
+    let columns = key
+        .iter()
+        .map(|name| {
+            rows.column_by_name(name).cloned().ok_or_else(|| ArrowError::SchemaError(format!("no key column `{name}`")))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
+    let converter = RowConverter::new(fields)?;
+    let keys = converter.convert_columns(&columns)?;
+    Ok((converter, keys))
+}
+
+/// No change follows.
+const END: u32 = u32::MAX;
+
+pub(crate) fn fold(changes: &Changes, key: &[String]) -> Result<Folded, ArrowError> {
+    let origins = Origins::of(&changes.rows)?;
+    let (_, keys) = keys(&changes.rows, key)?;
+    let truncated = truncations(changes, &origins);
+    let mut superseded = Vec::new();
+    // For each key a list of its changes from the latest to the earliest, linked by `earlier`.
+    let mut latest: HashMap<&[u8], u32> = HashMap::with_capacity(changes.ops.len());
+    let mut earlier = vec![END; changes.ops.len()];
+    for (row, op) in changes.ops.iter().enumerate() {
+        let (partition, position) = (origins.partition.value(row), origins.position.value(row));
+        let is_truncated = truncated.get(&partition).is_some_and(|until| position <= until.as_str());
+        if *op == Op::Truncate || is_truncated {
+            superseded.push(row);
+            continue;
+        }
+        let head = latest.entry(keys.row(row).data()).or_insert(END);
+        let (mut before, mut after) = (END, *head);
+        while after != END && origins.position.value(after as usize) > position {
+            (before, after) = (after, earlier[after as usize]);
+        }
+        if after != END && origins.position.value(after as usize) == position {
+            superseded.push(row);
+            continue;
+        }
+        earlier[row] = after;
+        match before {
+            END => *head = row as u32,
+            before => earlier[before as usize] = row as u32,
+        }
+    }
+    let mut outcomes = Vec::with_capacity(latest.len());
+    for head in latest.into_values() {
+        let was_truncated = truncated.contains_key(&origins.partition.value(head as usize));
+        outcomes.push(outcome(changes, &earlier, head as usize, was_truncated));
+        let mut next = earlier[head as usize];
+        while next != END {
+            superseded.push(next as usize);
+            next = earlier[next as usize];
+        }
+    }
+    outcomes.sort_unstable_by_key(|outcome| outcome.row);
+    Ok(Folded { outcomes, superseded, truncated })
+}
+
+fn truncations(changes: &Changes, origins: &Origins<'_>) -> BTreeMap<i32, String> {
+    let mut truncated = BTreeMap::new();
+    for (row, _) in changes.ops.iter().enumerate().filter(|(_, op)| **op == Op::Truncate) {
+        let (until, position) =
+            (truncated.entry(origins.partition.value(row)).or_insert_with(String::new), origins.position.value(row));
+        if position > until.as_str() {
+            position.clone_into(until);
+        }
+    }
+    truncated
+}
+
+fn outcome(changes: &Changes, earlier: &[u32], row: usize, was_truncated: bool) -> Outcome {
+    if changes.ops[row] == Op::Delete {
+        return Outcome { row, delete: true, elsewhere: Vec::new() };
+    }
+    let is_unchanged = |column: &Option<BooleanBuffer>, row: usize| column.as_ref().is_some_and(|mask| mask.value(row));
+    let mut elsewhere = Vec::new();
+    for (index, column) in changes.unchanged.iter().enumerate().filter(|(_, column)| is_unchanged(column, row)) {
+        let mut next = earlier[row];
+        while next != END && changes.ops[next as usize].leaves_row() && is_unchanged(column, next as usize) {
+            next = earlier[next as usize];
+        }
+        let source = match next {
+            END if was_truncated => Source::Nowhere,
+            END => Source::Table,
+            next if changes.ops[next as usize].leaves_row() => Source::Row(next as usize),
+            _ => Source::Nowhere,
+        };
+        elsewhere.push((index, source));
+    }
+    Outcome { row, delete: false, elsewhere }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::datatypes::{DataType, Field, Schema};
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    /// A change of one of a few keys: what it does, and its value, which it may leave unchanged.
+    #[derive(Clone, Debug)]
+    struct Event {
+        position: u32,
+        key: i64,
+        op: Op,
+        value: Option<i64>,
+        unchanged: bool,
+    }
+
+    fn changes(events: &[Event]) -> Changes {
+        let schema = Schema::new(vec![
+            Field::new("key", DataType::Int64, true),
+            Field::new("value", DataType::Int64, true),
+            Field::new("_partition", DataType::Int32, false),
+            Field::new("_position", DataType::Utf8, false),
+        ]);
+        let position = |event: &Event| format!("{:020}.{:010}", event.position, 0);
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from_iter(events.iter().map(|event| (event.op != Op::Truncate).then_some(event.key)))),
+            Arc::new(Int64Array::from_iter(events.iter().map(|event| event.value.filter(|_| !event.unchanged)))),
+            Arc::new(Int32Array::from_iter_values(events.iter().map(|_| 0))),
+            Arc::new(StringArray::from_iter_values(events.iter().map(position))),
+        ];
+        let unchanged: BooleanBuffer = events.iter().map(|event| event.unchanged).collect();
+        Changes {
+            rows: RecordBatch::try_new(Arc::new(schema), columns).unwrap(),
+            ops: events.iter().map(|event| event.op).collect(),
+            unchanged: vec![None, Some(unchanged), None, None],
+        }
+    }
+
+    /// What the fold leaves: for each key, gone or its value and where that is.
+    fn folded(events: &[Event]) -> BTreeMap<i64, Result<Option<i64>, Source>> {
+        let changes = changes(events);
+        let folded = fold(&changes, &["key".to_owned()]).unwrap();
+        assert_eq!(folded.outcomes.len() + folded.superseded.len(), events.len(), "each event is one or the other");
+        let keys: &Int64Array = column(&changes.rows, "key").unwrap();
+        let values: &Int64Array = column(&changes.rows, "value").unwrap();
+        let value = |row: usize| values.is_valid(row).then(|| values.value(row));
+        let outcome = |outcome: Outcome| {
+            let result = match (outcome.delete, outcome.elsewhere.first()) {
+                (true, _) => Ok(None),
+                (false, None) => Ok(value(outcome.row)),
+                (false, Some((1, Source::Row(row)))) => Ok(value(*row)),
+                (false, Some((_, source))) => Err(*source),
+            };
+            (keys.value(outcome.row), result)
+        };
+        folded.outcomes.into_iter().map(outcome).collect()
+    }
+
+    /// The same, by doing one event after another in the order of the source.
+    fn applied(events: &[Event]) -> BTreeMap<i64, Result<Option<i64>, Source>> {
+        let mut events = events.to_vec();
+        events.sort_by_key(|event| event.position);
+        let truncated = events.iter().any(|event| event.op == Op::Truncate);
+        let mut state: BTreeMap<i64, Result<Option<i64>, Source>> = BTreeMap::new();
+        let mut gone: BTreeMap<i64, bool> = BTreeMap::new();
+        for event in events {
+            let was_gone = gone.insert(event.key, event.op == Op::Delete).unwrap_or(truncated);
+            match event.op {
+                Op::Truncate => {
+                    state.clear();
+                    gone.clear();
+                }
+                Op::Delete => drop(state.insert(event.key, Ok(None))),
+                _ if !event.unchanged => drop(state.insert(event.key, Ok(event.value))),
+                _ if was_gone => drop(state.insert(event.key, Err(Source::Nowhere))),
+                _ => {
+                    state.entry(event.key).or_insert(Err(Source::Table));
+                }
+            }
+        }
+        state
+    }
+
+    fn event(position: u32) -> impl Strategy<Value = Event> {
+        let op = prop_oneof![
+            6 => Just((Op::Insert, false)),
+            4 => Just((Op::Update, false)),
+            3 => Just((Op::Update, true)),
+            3 => Just((Op::Delete, false)),
+            1 => Just((Op::Truncate, false)),
+        ];
+        (0_i64..4, op, any::<i64>()).prop_map(move |(key, (op, unchanged), value)| {
+            let value = op.leaves_row().then_some(value);
+            Event { position, key, op, value, unchanged }
+        })
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        (0_u32..14).prop_flat_map(|count| (0..count).map(event).collect::<Vec<_>>())
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_and_repetition_gives_the_same(
+            (ordered, mixed) in events().prop_flat_map(|events| {
+                let repeats = prop::collection::vec(prop::sample::select((0..events.len().max(1)).collect::<Vec<_>>()), 0..6);
+                (Just(events), repeats)
+            }).prop_flat_map(|(events, repeats)| {
+                let again = repeats.into_iter().filter_map(|index| events.get(index).cloned()).collect::<Vec<_>>();
+                let mixed = events.iter().cloned().chain(again).collect::<Vec<_>>();
+                (Just(events), Just(mixed).prop_shuffle())
+            })
+        ) {
+            let expected = applied(&ordered);
+            prop_assert_eq!(&folded(&ordered), &expected);
+            prop_assert_eq!(&folded(&mixed), &expected);
+        }
+    }
+}

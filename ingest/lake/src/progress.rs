@@ -1,0 +1,85 @@
+//! How far a table is: what rides along in each of its commits, as Delta's `txn` actions.
+//!
+//! One `txn` per partition holds the next offset to read; others beside it hold counts that prove
+//! that nothing was lost. All carry the dataset, the topic and its identity in their name, so that a
+//! topic that is deleted and created anew is another.
+//!
+//! | application id | version |
+//! |---|---|
+//! | `ruam/<dataset>/<topic>` | the topic's identity (low 63 bits) |
+//! | `ruam/<dataset>/<topic>/<id>/<partition>` | the next offset |
+//! | `.../start` | the first offset that was read |
+//! | `.../absent` | offsets that held no record (ends of transactions, compaction) |
+//! | `.../filtered` | records that say nothing (tombstones) |
+//! | `.../folded` | accepted events whose effect a later one has replaced |
+
+use deltalake::kernel::Transaction;
+use ruam_event::{DatasetId, Partition, Topic, TopicId};
+
+/// How far a table is with one partition, and what became of the records so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The first offset that was read.
+    pub start: i64,
+    /// The next offset.
+    pub next: i64,
+    /// Offsets that held no record.
+    pub absent: u64,
+    /// Records that say nothing.
+    pub filtered: u64,
+    /// Accepted events whose effect a later one has replaced, or that removed a row.
+    pub folded: u64,
+}
+
+/// The counts beside the next offset.
+const COUNTS: [&str; 4] = ["start", "absent", "filtered", "folded"];
+
+impl Progress {
+    /// How many records were read.
+    pub fn records(&self) -> u64 {
+        u64::try_from(self.next - self.start).unwrap_or(0).saturating_sub(self.absent)
+    }
+
+    /// The `txn` actions that say so.
+    pub(crate) fn transactions(&self, dataset: &DatasetId, partition: &Partition) -> Vec<Transaction> {
+        let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let values = [self.start, count(self.absent), count(self.filtered), count(self.folded)];
+        let id = partition_id(dataset, partition);
+        let counts = COUNTS.iter().zip(values).map(|(name, value)| Transaction::new(format!("{id}/{name}"), value));
+        let topic = Transaction::new(topic_id(dataset, &partition.topic), identity(partition.topic.id));
+        [Transaction::new(&id, self.next), topic].into_iter().chain(counts).collect()
+    }
+}
+
+/// The name under which a table keeps the identity of its topic.
+pub(crate) fn topic_id(dataset: &DatasetId, topic: &Topic) -> String {
+    format!("ruam/{dataset}/{}", topic.name)
+}
+
+/// The name under which a table keeps how far it is with a partition.
+pub(crate) fn partition_id(dataset: &DatasetId, partition: &Partition) -> String {
+    format!("ruam/{dataset}/{}/{}/{}", partition.topic.name, partition.topic.id, partition.index)
+}
+
+/// A topic's identity in the bits that a `txn` has room for.
+pub(crate) fn identity(id: TopicId) -> i64 {
+    ((id.0 ^ (id.0 >> 64)) as i64) & i64::MAX
+}
+
+/// The names of the counts of a partition, in the order of [`from_counts`].
+pub(crate) fn count_ids(dataset: &DatasetId, partition: &Partition) -> [String; 4] {
+    let id = partition_id(dataset, partition);
+    COUNTS.map(|name| format!("{id}/{name}"))
+}
+
+/// Progress from what a table holds.
+pub(crate) fn from_counts(next: i64, counts: [Option<i64>; 4]) -> Progress {
+    let [start, absent, filtered, folded] = counts.map(Option::unwrap_or_default);
+    Progress {
+        start,
+        next,
+        absent: absent.unsigned_abs(),
+        filtered: filtered.unsigned_abs(),
+        folded: folded.unsigned_abs(),
+    }
+}

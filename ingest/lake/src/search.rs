@@ -1,0 +1,167 @@
+//! Where the rows of some keys are: by reading the key columns of the table's files.
+//!
+//! The cost follows the size of the table, not of the batch; an index will take this file's place
+//! behind the same function.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
+use arrow::compute::{cast, take};
+use arrow::datatypes::{DataType, Field, Schema};
+use deltalake::DeltaTable;
+use deltalake::logstore::parquet_reader::ParquetObjectReader;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
+use roaring::RoaringTreemap;
+
+use crate::fold::{self, Origins};
+use crate::vectors::DataFile;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+const ROW_NUMBER: &str = "__row_number";
+const BATCH_ROWS: usize = 64 * 1024;
+
+/// What is looked for.
+pub(crate) struct Wanted<'a> {
+    /// The key columns.
+    pub key: &'a [String],
+    /// The keys, each with the position of the change that looks for it.
+    pub keys: HashMap<&'a [u8], &'a str>,
+    /// For each truncated partition the position up to which its rows are looked for as well.
+    pub truncated: &'a BTreeMap<i32, String>,
+    /// The columns whose present values are wanted.
+    pub columns: &'a [Field],
+}
+
+/// What was found.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// The rows to delete, by file.
+    pub hits: Vec<(DataFile, RoaringTreemap)>,
+    /// The partition of each row to delete.
+    pub partitions: Vec<i32>,
+    /// For each key that has a row: the values wanted, and whether the row is as new as the change.
+    pub present: HashMap<Vec<u8>, Present>,
+}
+
+/// The row of a key that was looked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Present {
+    /// The row stands already where the change would put it, or further: the change has no effect.
+    pub is_newer: bool,
+    /// The row, as one of a batch of the wanted columns.
+    pub values: (Arc<RecordBatch>, u32),
+}
+
+/// Looks through the live files of a table.
+pub(crate) async fn search(table: &DeltaTable, files: Vec<DataFile>, wanted: &Wanted<'_>) -> Result<Found, BoxError> {
+    let mut found = Found::default();
+    for file in files {
+        let rows = search_file(table, &file, wanted, &mut found).await?;
+        if !rows.is_empty() {
+            found.hits.push((file, rows));
+        }
+    }
+    Ok(found)
+}
+
+async fn search_file(
+    table: &DeltaTable,
+    file: &DataFile,
+    wanted: &Wanted<'_>,
+    found: &mut Found,
+) -> Result<RoaringTreemap, BoxError> {
+    let store = table.log_store().object_store(None);
+    let reader = ParquetObjectReader::new(store, Path::from(file.view.path().as_ref()))
+        .with_file_size(file.view.size().unsigned_abs());
+    let row_number = Arc::new(Field::new(ROW_NUMBER, DataType::Int64, false).with_extension_type(RowNumber));
+    let options = ArrowReaderOptions::new().with_virtual_columns(vec![row_number])?;
+    let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await?;
+    let names = wanted.key.iter().map(String::as_str).chain(["_partition", "_position"]);
+    let names: Vec<_> = names.chain(wanted.columns.iter().map(|field| field.name().as_str())).collect();
+    let projection = ProjectionMask::columns(builder.parquet_schema(), names);
+    let mut batches = builder.with_projection(projection).with_batch_size(BATCH_ROWS).build()?;
+    let mut rows = RoaringTreemap::new();
+    while let Some(batch) = batches.try_next().await? {
+        search_batch(&batch, file, wanted, &mut rows, found)?;
+    }
+    Ok(rows)
+}
+
+fn search_batch(
+    batch: &RecordBatch,
+    file: &DataFile,
+    wanted: &Wanted<'_>,
+    rows: &mut RoaringTreemap,
+    found: &mut Found,
+) -> Result<(), BoxError> {
+    let batch = &plain(batch)?;
+    let (_, keys) = fold::keys(batch, wanted.key)?;
+    let origins = Origins::of(batch)?;
+    let numbers: &Int64Array = fold::column(batch, ROW_NUMBER)?;
+    let mut taken = Vec::new();
+    for row in 0..batch.num_rows() {
+        let number = numbers.value(row).unsigned_abs();
+        if file.deleted.contains(number) {
+            continue;
+        }
+        let (partition, position) = (origins.partition.value(row), origins.position.value(row));
+        let is_truncated = wanted.truncated.get(&partition).is_some_and(|until| position <= until.as_str());
+        let key = keys.row(row);
+        let change = wanted.keys.get(key.data());
+        let is_replaced = change.is_some_and(|change| *change > position);
+        if is_truncated || is_replaced {
+            rows.insert(number);
+            found.partitions.push(partition);
+        }
+        if change.is_some() && !is_truncated {
+            taken.push((row as u32, key.data().to_vec(), !is_replaced));
+        }
+    }
+    if taken.is_empty() {
+        return Ok(());
+    }
+    let indices = UInt32Array::from_iter_values(taken.iter().map(|(row, _, _)| *row));
+    let values = Arc::new(values(batch, wanted.columns, &indices)?);
+    for (index, (_, key, is_newer)) in taken.into_iter().enumerate() {
+        found.present.insert(key, Present { is_newer, values: (values.clone(), index as u32) });
+    }
+    Ok(())
+}
+
+/// Text under the one type that batches have; other writers of the format use others.
+fn plain(batch: &RecordBatch) -> Result<RecordBatch, BoxError> {
+    let is_text = |data_type: &DataType| matches!(data_type, DataType::Utf8View | DataType::LargeUtf8);
+    if !batch.schema().fields().iter().any(|field| is_text(field.data_type())) {
+        return Ok(batch.clone());
+    }
+    let columns = batch.columns().iter().map(|column| match is_text(column.data_type()) {
+        true => cast(column, &DataType::Utf8),
+        false => Ok(column.clone()),
+    });
+    let columns = columns.collect::<Result<Vec<ArrayRef>, _>>()?;
+    let fields = batch
+        .schema()
+        .fields()
+        .iter()
+        .zip(&columns)
+        .map(|(field, column)| Field::new(field.name(), column.data_type().clone(), true))
+        .collect::<Vec<_>>();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+/// The wanted columns of some rows; null where the file is older than the column.
+fn values(batch: &RecordBatch, wanted: &[Field], rows: &UInt32Array) -> Result<RecordBatch, BoxError> {
+    let column = |field: &Field| match batch.column_by_name(field.name()) {
+        Some(column) => cast(&take(column, rows, None)?, field.data_type()),
+        None => Ok(new_null_array(field.data_type(), rows.len())),
+    };
+    let columns = wanted.iter().map(column).collect::<Result<Vec<_>, _>>()?;
+    let fields = wanted.iter().map(|field| field.clone().with_nullable(true)).collect::<Vec<_>>();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+    Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?)
+}

@@ -1,0 +1,129 @@
+//! Deletion vectors: which rows of a data file are no more, without rewriting the file.
+//!
+//! A vector is a bitmap of row numbers, counted over the whole file. A commit removes the file as it
+//! was known (with its old vector) and adds it again with the new one; all vectors of a commit lie
+//! in one file of their own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use delta_kernel::actions::deletion_vector::{DeletionVectorDescriptor as KernelDescriptor, DeletionVectorStorageType};
+use delta_kernel::actions::deletion_vector_writer::{KernelDeletionVector, StreamingDeletionVectorWriter};
+use deltalake::DeltaTable;
+use deltalake::kernel::{Action, Add, DeletionVectorDescriptor, LogicalFileView, StorageType};
+use object_store::path::Path;
+use object_store::{ObjectStoreExt, PutPayload};
+use roaring::RoaringTreemap;
+
+/// What is needed of a fault here: text, which the caller puts its table and operation to.
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A live data file and the rows of it that are no more.
+#[derive(Clone)]
+pub(crate) struct DataFile {
+    pub view: LogicalFileView,
+    pub deleted: Arc<RoaringTreemap>,
+}
+
+/// The vectors that were read, by file and by the identity of the vector.
+#[derive(Debug, Default)]
+pub(crate) struct VectorCache {
+    known: HashMap<String, (Option<DeletionVectorDescriptor>, Arc<RoaringTreemap>)>,
+}
+
+impl VectorCache {
+    /// The live files of a table with their vectors. A vector that was read before is not read
+    /// again.
+    pub(crate) async fn files(&mut self, table: &DeltaTable) -> Result<Vec<DataFile>, BoxError> {
+        let mut known = HashMap::new();
+        let mut files = Vec::new();
+        for view in table.snapshot()?.log_data().iter() {
+            let path = view.path().into_owned();
+            let descriptor = view.deletion_vector_descriptor();
+            let deleted = match (self.known.remove(&path), &descriptor) {
+                (Some((same, deleted)), _) if same == descriptor => deleted,
+                (_, None) => Arc::default(),
+                (_, Some(descriptor)) => Arc::new(read(table, descriptor).await?),
+            };
+            known.insert(path, (descriptor, deleted.clone()));
+            files.push(DataFile { view, deleted });
+        }
+        self.known = known;
+        Ok(files)
+    }
+}
+
+async fn read(table: &DeltaTable, descriptor: &DeletionVectorDescriptor) -> Result<RoaringTreemap, BoxError> {
+    let storage_type = match descriptor.storage_type {
+        StorageType::UuidRelativePath => DeletionVectorStorageType::PersistedRelative,
+        StorageType::Inline => DeletionVectorStorageType::Inline,
+        StorageType::AbsolutePath => DeletionVectorStorageType::PersistedAbsolute,
+    };
+    let kernel = KernelDescriptor::try_new(
+        storage_type,
+        &descriptor.path_or_inline_dv,
+        descriptor.offset,
+        descriptor.size_in_bytes,
+        descriptor.cardinality,
+    )?;
+    let (engine, root) = (table.log_store().engine(None), table.log_store().root_url().clone());
+    Ok(tokio::task::spawn_blocking(move || kernel.read(engine.storage_handler(), &root)).await??)
+}
+
+/// Writes the vectors of some files with further rows deleted; returns the actions that put them
+/// in force.
+pub(crate) async fn delete_rows(
+    table: &DeltaTable,
+    hits: Vec<(DataFile, RoaringTreemap)>,
+) -> Result<Vec<Action>, BoxError> {
+    let id = uuid::Uuid::new_v4();
+    let (mut actions, mut bytes) = (Vec::new(), Vec::new());
+    let mut writer = StreamingDeletionVectorWriter::new(&mut bytes);
+    for (file, rows) in hits {
+        let deleted = file.deleted.as_ref() | &rows;
+        if deleted.len() != file.deleted.len() + rows.len() {
+            return Err("a row that is deleted already was to be deleted again".into());
+        }
+        let remove = file.view.remove_action(true);
+        let partition_values = remove.partition_values.clone().unwrap_or_default();
+        actions.push(Action::Remove(remove));
+        // A file of which nothing is left is removed for good.
+        if file.view.num_records().is_some_and(|records| records as u64 == deleted.len()) {
+            continue;
+        }
+        let mut vector = KernelDeletionVector::new();
+        vector.add_deleted_row_indexes(deleted.iter());
+        let written = writer.write_deletion_vector(vector)?;
+        actions.push(Action::Add(Add {
+            path: file.view.path().into_owned(),
+            partition_values,
+            size: file.view.size(),
+            modification_time: file.view.modification_time(),
+            data_change: true,
+            stats: file.view.stats().map(|stats| loosen(&stats)).transpose()?,
+            deletion_vector: Some(DeletionVectorDescriptor {
+                storage_type: StorageType::UuidRelativePath,
+                path_or_inline_dv: z85::encode(id.as_bytes()),
+                offset: Some(written.offset),
+                size_in_bytes: written.size_in_bytes,
+                cardinality: written.cardinality,
+            }),
+            ..Add::default()
+        }));
+    }
+    writer.finalize()?;
+    if actions.iter().any(|action| matches!(action, Action::Add(_))) {
+        let path = Path::from(format!("deletion_vector_{id}.bin"));
+        table.log_store().object_store(None).put(&path, PutPayload::from(bytes)).await?;
+    }
+    Ok(actions)
+}
+
+/// With rows deleted, a file's least and greatest values are bounds and not values of rows.
+fn loosen(stats: &str) -> Result<String, serde_json::Error> {
+    let mut stats: serde_json::Value = serde_json::from_str(stats)?;
+    if let Some(stats) = stats.as_object_mut() {
+        stats.insert("tightBounds".to_owned(), false.into());
+    }
+    serde_json::to_string(&stats)
+}

@@ -1,0 +1,517 @@
+//! Topic to table, exactly once: the rows of a dataset, what was rejected, and its history, with the
+//! offsets in the same commit.
+//!
+//! What passes through: [`Batch`]es, each the accepted and refused records of a run of one
+//! partition, in the order of the log. They wait here until [`DatasetWriter::commit`].
+//!
+//! How it holds:
+//! - A commit of rows carries, for each partition, the offset after its last record (see
+//!   [`progress`](crate::progress)). It is made strictly on the version of the table that was
+//!   looked at, and that version holds exactly the offsets that the batches began from. So of two
+//!   writers that race, one finds the table moved on, drops what it has, and begins again from what
+//!   the table says.
+//! - An answer that got lost is not guessed at: the table is looked at, and either holds the commit
+//!   or does not.
+//! - Rejects and changes are written before the rows, each to a table of its own that knows which
+//!   records it holds (see [`side`](crate::side)).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, StringBuilder};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::{filter, filter_record_batch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use deltalake::datafile::writer::DeltaWriter;
+use deltalake::kernel::{Action, Add};
+use ruam_event::change::Op;
+use ruam_event::{DatasetId, Mode, OffsetRange, Partition};
+
+use crate::error::LakeError;
+use crate::fold::Changes;
+use crate::location::{Lake, TableKind, TableName};
+use crate::progress::Progress;
+use crate::side::{Side, keep};
+use crate::table::{Attempt, Definition, Operation, Table};
+use crate::upsert;
+use crate::vectors::VectorCache;
+
+/// How often a commit is tried again when the store fails in passing.
+const ATTEMPTS: usize = 3;
+
+/// Makes rejects of rows that cannot be written: changes that leave a column as it was in a row
+/// that the table does not have.
+pub type Refuse = Arc<dyn Fn(&RecordBatch) -> Result<RecordBatch, ArrowError> + Send + Sync>;
+
+/// What a dataset's tables are to be.
+#[derive(Clone)]
+pub struct Contract {
+    /// The dataset.
+    pub dataset: DatasetId,
+    /// What it is, for those who come upon the tables.
+    pub description: String,
+    /// What a change does to a row.
+    pub mode: Mode,
+    /// The columns that tell one row from another.
+    pub key: Vec<String>,
+    /// Whether every accepted change is kept.
+    pub history: bool,
+    /// The columns of the rows, those of their origin included.
+    pub rows: SchemaRef,
+    /// The columns of the rejects.
+    pub rejects: SchemaRef,
+    /// How to reject a row that cannot be written.
+    pub refuse: Refuse,
+}
+
+/// What became of a run of records of one partition.
+#[derive(Debug)]
+pub struct Batch {
+    /// The partition.
+    pub partition: Partition,
+    /// The offsets that it covers.
+    pub range: OffsetRange,
+    /// How many records there were.
+    pub records: u64,
+    /// The accepted changes.
+    pub rows: RecordBatch,
+    /// What each does.
+    pub ops: Vec<Op>,
+    /// For each column, which changes leave it as it was.
+    pub unchanged: Vec<Option<BooleanBuffer>>,
+    /// The refused records.
+    pub rejects: RecordBatch,
+    /// How many records say nothing.
+    pub filtered: u64,
+}
+
+/// What a commit has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// The version of the table of rows.
+    pub version: u64,
+    /// How many rows came.
+    pub rows: u64,
+    /// How many records were rejected.
+    pub rejected: u64,
+    /// How many accepted events count no more.
+    pub folded: u64,
+    /// Bytes of data files that came.
+    pub bytes: u64,
+    /// The next offset of each partition.
+    pub offsets: Vec<(Partition, i64)>,
+}
+
+/// Writes one dataset.
+pub struct DatasetWriter {
+    contract: Contract,
+    rows: Table,
+    rejects: Side,
+    changes: Option<Side>,
+    vectors: VectorCache,
+    partitions: BTreeMap<Partition, State>,
+    waiting: Waiting,
+}
+
+/// How far a partition is.
+#[derive(Clone, Copy, Debug)]
+struct State {
+    /// As the table has it; none where it has never been read.
+    committed: Option<Progress>,
+    /// With what waits to be committed.
+    reached: Progress,
+}
+
+/// What waits to be committed.
+#[derive(Default)]
+struct Waiting {
+    /// Append: the file under way, and its rows so far.
+    file: Option<DeltaWriter>,
+    rows: usize,
+    bytes: usize,
+    /// Upsert: the changes.
+    changes: Vec<Changes>,
+    records: u64,
+}
+
+impl DatasetWriter {
+    /// Opens the dataset's tables, and creates or grows them as it declares.
+    ///
+    /// # Errors
+    /// Where the lake does not answer, or a table is not what the dataset declares.
+    pub async fn open(lake: &Lake, contract: Contract) -> Result<Self, LakeError> {
+        let definition = |schema: &SchemaRef, mode, what: &str| Definition {
+            schema: schema.clone(),
+            mode,
+            key: if mode == Mode::Upsert { contract.key.clone() } else { Vec::new() },
+            description: format!("{what}{}", contract.description),
+        };
+        let name = |kind| TableName::new(&contract.dataset, kind);
+        let rows = Table::open(lake, name(TableKind::Rows), definition(&contract.rows, contract.mode, "")).await?;
+        let rejects = definition(&contract.rejects, Mode::Append, "What could not become a row of: ");
+        let rejects = Side::new(Table::open(lake, name(TableKind::Rejects), rejects).await?);
+        let changes = if contract.history {
+            let changes = definition(&changes_schema(&contract.rows), Mode::Append, "Every accepted change of: ");
+            Some(Side::new(Table::open(lake, name(TableKind::Changes), changes).await?))
+        } else {
+            None
+        };
+        let (vectors, partitions, waiting) = (VectorCache::default(), BTreeMap::new(), Waiting::default());
+        Ok(Self { contract, rows, rejects, changes, vectors, partitions, waiting })
+    }
+
+    /// Begins with these partitions at these offsets, and drops what waits.
+    ///
+    /// # Errors
+    /// Where the tables are not at these offsets.
+    pub async fn assign(&mut self, starts: &[(Partition, i64)]) -> Result<(), LakeError> {
+        self.discard();
+        self.partitions.clear();
+        self.rows.refresh().await?;
+        for (partition, start) in starts {
+            let committed = self.rows.progress(partition).await?;
+            if let Some(found) = committed.filter(|found| found.next != *start) {
+                return Err(self.superseded(format!("{partition} is at {}, not at {start}", found.next)));
+            }
+            let reached = committed.unwrap_or(Progress { start: *start, next: *start, ..Progress::default() });
+            self.partitions.insert(partition.clone(), State { committed, reached });
+        }
+        self.rejects.assign(starts).await?;
+        if let Some(changes) = &mut self.changes {
+            changes.assign(starts).await?;
+        }
+        Ok(())
+    }
+
+    fn superseded(&self, detail: String) -> LakeError {
+        LakeError::Superseded { dataset: self.contract.dataset.clone(), detail }
+    }
+
+    fn bad_batch(&self, source: ArrowError) -> LakeError {
+        LakeError::Batch { dataset: self.contract.dataset.clone(), source }
+    }
+
+    /// Takes the next batch of a partition. It waits until the next commit.
+    ///
+    /// # Errors
+    /// Where the batch does not continue the one before it, or a file cannot be written.
+    pub async fn write(&mut self, batch: Batch) -> Result<(), LakeError> {
+        let partition = batch.partition.clone();
+        let Some(state) = self.partitions.get(&partition).copied() else {
+            return Err(self.superseded(format!("{partition} is not this writer's")));
+        };
+        if state.reached.next != batch.range.start {
+            return Err(self.superseded(format!(
+                "{partition} is at {}, and a batch begins at {}",
+                state.reached.next, batch.range.start
+            )));
+        }
+        let reached = Progress {
+            next: batch.range.end,
+            absent: state.reached.absent + (batch.range.len() - batch.records),
+            filtered: state.reached.filtered + batch.filtered,
+            ..state.reached
+        };
+        self.waiting.records += batch.records;
+        self.waiting.bytes += batch.rows.get_array_memory_size();
+        let changes =
+            self.accepted(&partition, Changes { rows: batch.rows, ops: batch.ops, unchanged: batch.unchanged });
+        let changes = changes.map_err(|error| self.bad_batch(error))?;
+        self.rejects.add(&partition, batch.rejects).map_err(|error| self.bad_batch(error))?;
+        if let Some(side) = &mut self.changes {
+            let rows = change_rows(&changes).and_then(|rows| side.add(&partition, rows));
+            rows.map_err(|source| LakeError::Batch { dataset: self.contract.dataset.clone(), source })?;
+        }
+        self.take(changes).await?;
+        self.partitions.insert(partition, State { reached, ..state });
+        Ok(())
+    }
+
+    /// The accepted changes without those that have been shown as rejected before.
+    fn accepted(&self, partition: &Partition, changes: Changes) -> Result<Changes, ArrowError> {
+        if !self.rejects.is_ahead(partition) {
+            return Ok(changes);
+        }
+        let keep = keep(&changes.rows, |_, offset| self.rejects.holds(partition, offset))?;
+        let masks = changes.unchanged.iter().map(|mask| match mask {
+            Some(mask) => Ok(filter(&BooleanArray::new(mask.clone(), None), &keep)?
+                .as_any()
+                .downcast_ref::<BooleanArray>()
+                .map(|mask| mask.values().clone())),
+            None => Ok(None),
+        });
+        Ok(Changes {
+            rows: filter_record_batch(&changes.rows, &keep)?,
+            unchanged: masks.collect::<Result<_, ArrowError>>()?,
+            ops: changes.ops.iter().zip(&keep).filter(|(_, keep)| *keep == Some(true)).map(|(op, _)| *op).collect(),
+        })
+    }
+
+    async fn take(&mut self, changes: Changes) -> Result<(), LakeError> {
+        if changes.ops.is_empty() {
+            return Ok(());
+        }
+        self.waiting.rows += changes.ops.len();
+        match self.contract.mode {
+            Mode::Upsert => self.waiting.changes.push(changes),
+            Mode::Append => {
+                let mut file = match self.waiting.file.take() {
+                    Some(file) => file,
+                    None => self.rows.writer()?,
+                };
+                self.rows.append(&mut file, &changes.rows).await?;
+                self.waiting.file = Some(file);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many records wait to be committed.
+    pub fn waiting_records(&self) -> u64 {
+        self.waiting.records
+    }
+
+    /// About how many bytes of memory wait to be committed.
+    pub fn waiting_bytes(&self) -> usize {
+        let sides = [Some(&self.rejects), self.changes.as_ref()];
+        self.waiting.bytes + sides.into_iter().flatten().map(Side::pending_bytes).sum::<usize>()
+    }
+
+    /// Drops what waits.
+    pub fn discard(&mut self) {
+        self.waiting = Waiting::default();
+        self.rejects.discard();
+        if let Some(changes) = &mut self.changes {
+            changes.discard();
+        }
+        for state in self.partitions.values_mut() {
+            state.reached = state.committed.unwrap_or(Progress {
+                start: state.reached.start,
+                next: state.reached.start,
+                ..Progress::default()
+            });
+        }
+    }
+
+    /// Commits what waits. None where nothing does.
+    ///
+    /// # Errors
+    /// Where it cannot be committed; what waits is of no further use then, and has to be read again.
+    pub async fn commit(&mut self) -> Result<Option<Committed>, LakeError> {
+        let moved = |(_, state): &(&Partition, &State)| {
+            state.committed != Some(state.reached) && state.reached.next > state.reached.start
+        };
+        let partitions: Vec<Partition> =
+            self.partitions.iter().filter(moved).map(|(partition, _)| partition.clone()).collect();
+        if partitions.is_empty() {
+            return Ok(None);
+        }
+        let mut committed = match self.contract.mode {
+            Mode::Append => self.commit_appends(&partitions).await?,
+            Mode::Upsert => self.commit_upserts(&partitions).await?,
+        };
+        for partition in &partitions {
+            if let Some(state) = self.partitions.get_mut(partition) {
+                state.committed = Some(state.reached);
+                committed.offsets.push((partition.clone(), state.reached.next));
+            }
+        }
+        self.waiting = Waiting::default();
+        Ok(Some(committed))
+    }
+
+    async fn commit_appends(&mut self, partitions: &[Partition]) -> Result<Committed, LakeError> {
+        let rejected = self.commit_sides(partitions).await?;
+        let rows = self.waiting.rows as u64;
+        let adds = match self.waiting.file.take() {
+            Some(file) => self.rows.close(file).await?,
+            None => Vec::new(),
+        };
+        let bytes = size_of(&adds);
+        let actions: Vec<_> = adds.into_iter().map(Action::Add).collect();
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let version = self.attempt(actions.clone(), partitions, Operation::Append, attempts).await?;
+            if let Some(version) = version {
+                return Ok(Committed { version, rows, rejected, folded: 0, bytes, offsets: Vec::new() });
+            }
+        }
+    }
+
+    async fn commit_upserts(&mut self, partitions: &[Partition]) -> Result<Committed, LakeError> {
+        let pending = std::mem::take(&mut self.waiting.changes);
+        let changes = if pending.is_empty() {
+            None
+        } else {
+            Some(upsert::join(&pending).map_err(|error| self.bad_batch(error))?)
+        };
+        drop(pending);
+        let counts: BTreeMap<Partition, u64> = partitions
+            .iter()
+            .filter_map(|partition| Some((partition.clone(), self.partitions.get(partition)?.reached.folded)))
+            .collect();
+        let (mut attempts, mut rejected) = (0, None);
+        loop {
+            attempts += 1;
+            let plan = match &changes {
+                Some(changes) => Some(upsert::plan(&self.rows, &mut self.vectors, changes, &self.contract.key).await?),
+                None => None,
+            };
+            if rejected.is_none() {
+                if let Some(plan) = plan.as_ref().filter(|plan| plan.unresolved.num_rows() > 0) {
+                    self.refuse(&plan.unresolved)?;
+                }
+                rejected = Some(self.commit_sides(partitions).await?);
+            }
+            let mut folded = 0;
+            for (partition, before) in &counts {
+                let count = plan.as_ref().and_then(|plan| plan.folded.get(&partition.index)).copied().unwrap_or(0);
+                folded += count;
+                if let Some(state) = self.partitions.get_mut(partition) {
+                    state.reached.folded = before + count;
+                }
+            }
+            let actions = match &plan {
+                Some(plan) => upsert::write(&self.rows, plan).await?,
+                None => Vec::new(),
+            };
+            let bytes =
+                actions.iter().map(|action| if let Action::Add(add) = action { new_bytes(add) } else { 0 }).sum();
+            if let Some(version) = self.attempt(actions, partitions, Operation::Upsert, attempts).await? {
+                let rows = plan.map_or(0, |plan| plan.rows.num_rows()) as u64;
+                return Ok(Committed {
+                    version,
+                    rows,
+                    rejected: rejected.unwrap_or(0),
+                    folded,
+                    bytes,
+                    offsets: Vec::new(),
+                });
+            }
+        }
+    }
+
+    /// Rejects changes whose unchanged columns nobody knows.
+    fn refuse(&mut self, rows: &RecordBatch) -> Result<(), LakeError> {
+        let rejects = (self.contract.refuse)(rows).map_err(|error| self.bad_batch(error))?;
+        let partitions: Vec<_> = self.partitions.keys().cloned().collect();
+        for partition in partitions {
+            let of_partition = crate::side::without(&rejects, |index, _| index != partition.index);
+            let added = of_partition.and_then(|rows| self.rejects.add(&partition, rows));
+            added.map_err(|source| LakeError::Batch { dataset: self.contract.dataset.clone(), source })?;
+        }
+        Ok(())
+    }
+
+    async fn commit_sides(&mut self, partitions: &[Partition]) -> Result<u64, LakeError> {
+        let ends: Vec<_> = partitions
+            .iter()
+            .filter_map(|partition| Some((partition.clone(), self.partitions.get(partition)?.reached.next)))
+            .collect();
+        let rejected = self.rejects.commit(&ends).await?;
+        if let Some(changes) = &mut self.changes {
+            changes.commit(&ends).await?;
+        }
+        Ok(rejected)
+    }
+
+    /// Tries to commit rows; none where the table has moved on and everything may be tried again.
+    async fn attempt(
+        &mut self,
+        actions: Vec<Action>,
+        partitions: &[Partition],
+        operation: Operation,
+        attempts: usize,
+    ) -> Result<Option<u64>, LakeError> {
+        let mut transactions = Vec::new();
+        for partition in partitions {
+            if let Some(state) = self.partitions.get(partition) {
+                transactions.extend(state.reached.transactions(&self.contract.dataset, partition));
+            }
+        }
+        let note = HashMap::from([("ruam.records".to_owned(), self.waiting.records.into())]);
+        match self.rows.commit(actions, transactions, operation, note).await {
+            Ok(Attempt::Committed(version)) => Ok(Some(version)),
+            Ok(Attempt::Conflict) => self.settle(partitions).await,
+            Err(error) if attempts < ATTEMPTS => {
+                tracing::warn!(%error, dataset = %self.contract.dataset, "a commit failed; looking whether it arrived, then trying again");
+                self.settle(partitions).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Looks at the table after a commit whose fate is open: it is there, or it may be tried again,
+    /// or another writer was quicker.
+    async fn settle(&mut self, partitions: &[Partition]) -> Result<Option<u64>, LakeError> {
+        self.rows.refresh().await?;
+        let (mut is_there, mut is_open) = (true, true);
+        for partition in partitions {
+            let found = self.rows.progress(partition).await?;
+            let Some(state) = self.partitions.get(partition) else { continue };
+            is_there &= found.is_some_and(|found| found.next == state.reached.next);
+            is_open &= found == state.committed;
+        }
+        match (is_there, is_open) {
+            (true, _) => Ok(Some(self.rows.version())),
+            (false, true) => Ok(None),
+            (false, false) => Err(self.superseded("its offsets have changed".to_owned())),
+        }
+    }
+}
+
+fn size_of(adds: &[Add]) -> u64 {
+    adds.iter().map(|add| add.size.unsigned_abs()).sum()
+}
+
+/// The bytes of a file that came; one that only got a vector was there before.
+fn new_bytes(add: &Add) -> u64 {
+    if add.deletion_vector.is_some() { 0 } else { add.size.unsigned_abs() }
+}
+
+/// The columns of a dataset's history: its own, what was done, and which columns it left alone.
+fn changes_schema(rows: &Schema) -> SchemaRef {
+    let mut fields: Vec<_> = rows.fields().iter().map(|field| field.as_ref().clone()).collect();
+    fields.push(Field::new("_op", DataType::Utf8, true));
+    fields.push(Field::new("_unchanged", DataType::Utf8, true));
+    Arc::new(Schema::new(fields))
+}
+
+fn change_rows(changes: &Changes) -> Result<RecordBatch, ArrowError> {
+    let schema = changes_schema(&changes.rows.schema());
+    let ops: StringArray = changes.ops.iter().map(|op| Some(op.word())).collect();
+    let mut columns: Vec<ArrayRef> = changes.rows.columns().to_vec();
+    columns.extend([Arc::new(ops) as ArrayRef, Arc::new(unchanged_names(changes))]);
+    RecordBatch::try_new(schema, columns)
+}
+
+fn unchanged_names(changes: &Changes) -> StringArray {
+    let schema = changes.rows.schema();
+    let masks: Vec<_> = changes
+        .unchanged
+        .iter()
+        .enumerate()
+        .filter_map(|(index, mask)| Some((schema.field(index).name(), mask.as_ref()?)))
+        .collect();
+    let mut names = StringBuilder::new();
+    for row in 0..changes.ops.len() {
+        let unchanged: Vec<_> =
+            masks.iter().filter(|(_, mask)| mask.value(row)).map(|(name, _)| name.as_str()).collect();
+        names.append_option((!unchanged.is_empty()).then(|| unchanged.join(",")));
+    }
+    names.finish()
+}
+
+impl std::fmt::Debug for DatasetWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DatasetWriter")
+            .field("dataset", &self.contract.dataset)
+            .field("partitions", &self.partitions)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

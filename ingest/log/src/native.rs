@@ -1,0 +1,97 @@
+//! The calls of librdkafka that the crate rdkafka does not wrap, or wraps with a panic.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::ptr;
+
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::BorrowedMessage;
+use rdkafka_sys as sys;
+use ruam_event::TopicId;
+
+/// The value of a record's header. rdkafka's own iterator panics on a header whose name is not
+/// UTF-8, which anybody may send.
+pub(crate) fn header<'a>(message: &'a BorrowedMessage<'_>, name: &CStr) -> Option<&'a [u8]> {
+    let mut headers = ptr::null_mut();
+    let (mut value, mut len) = (ptr::null(), 0);
+    // SAFETY: the message is alive as long as the borrow; librdkafka owns the headers and their
+    // values and keeps them until the message is destroyed. The pointers are written before they
+    // are read, because both calls are checked.
+    unsafe {
+        if sys::rd_kafka_message_headers(message.ptr(), &mut headers)
+            != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+        {
+            return None;
+        }
+        let found = sys::rd_kafka_header_get_last(headers, name.as_ptr(), &mut value, &mut len);
+        if found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR || value.is_null() {
+            return None;
+        }
+        Some(std::slice::from_raw_parts(value.cast::<u8>(), len))
+    }
+}
+
+/// What the broker calls a topic and will not call any other; all zero where it gives no ids.
+pub(crate) fn topic_id<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    timeout_ms: i32,
+) -> Result<TopicId, KafkaError> {
+    let failed = |code: sys::rd_kafka_resp_err_t| KafkaError::MetadataFetch(RDKafkaErrorCode::from(code));
+    let name = CString::new(topic).map_err(KafkaError::Nul)?;
+    // SAFETY: every object that is made here is destroyed by its guard, in the reverse order, after
+    // the last use of what it lends; the client outlives the call.
+    unsafe {
+        let mut names = [name.as_ptr()];
+        let topics = Guard(
+            sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1),
+            sys::rd_kafka_TopicCollection_destroy,
+        );
+        let queue = Guard(sys::rd_kafka_queue_new(client.native_ptr()), sys::rd_kafka_queue_destroy);
+        let kind = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+        let options =
+            Guard(sys::rd_kafka_AdminOptions_new(client.native_ptr(), kind), sys::rd_kafka_AdminOptions_destroy);
+        sys::rd_kafka_AdminOptions_set_request_timeout(options.0, timeout_ms, ptr::null_mut(), 0);
+        sys::rd_kafka_DescribeTopics(client.native_ptr(), topics.0, options.0, queue.0);
+        let event = Guard(sys::rd_kafka_queue_poll(queue.0, timeout_ms + 1000), sys::rd_kafka_event_destroy);
+        if event.0.is_null() {
+            return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut));
+        }
+        let error = sys::rd_kafka_event_error(event.0);
+        if error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(failed(error));
+        }
+        let mut count = 0;
+        let described =
+            sys::rd_kafka_DescribeTopics_result_topics(sys::rd_kafka_event_DescribeTopics_result(event.0), &mut count);
+        if described.is_null() || count != 1 {
+            return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopic));
+        }
+        let error = sys::rd_kafka_error_code(sys::rd_kafka_TopicDescription_error(*described));
+        if error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(failed(error));
+        }
+        let id = sys::rd_kafka_TopicDescription_topic_id(*described);
+        if id.is_null() {
+            return Ok(TopicId::default());
+        }
+        let high = sys::rd_kafka_Uuid_most_significant_bits(id) as u64;
+        let low = sys::rd_kafka_Uuid_least_significant_bits(id) as u64;
+        Ok(TopicId(u128::from(high) << 64 | u128::from(low)))
+    }
+}
+
+/// Destroys what librdkafka made when it goes out of scope.
+struct Guard<T>(*mut T, unsafe extern "C" fn(*mut T));
+
+impl<T> Drop for Guard<T> {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            // SAFETY: the pointer came from the constructor that belongs to this destructor, and
+            // nothing else destroys it.
+            unsafe { (self.1)(self.0) }
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! From source to topic, exactly once, without Kafka transactions.
+//!
+//! What passes through: a source's events in the order of their positions, each into the partition
+//! of its key, with its position in a header.
+//!
+//! How it holds:
+//! - Within a run, librdkafka's idempotent producer keeps each partition's order and stores a batch
+//!   once, however often it is sent. A message never times out, and a message that the broker
+//!   refuses for good stops the producer; so no later event of a partition gets in before an
+//!   earlier one.
+//! - Between runs, a new publisher reads the last record of each partition. The source replays from
+//!   wherever it must; an event at or below the position found in its own partition is there
+//!   already and is left out. That is exact, because positions grow within a partition and the
+//!   partition of a key does not change (the number of partitions is checked).
+//! - A truncation concerns every partition and is published to each.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use ruam_event::change::Op;
+use ruam_event::{Change, ChangeEvent, DatasetId, DatasetSpec, Position, envelope};
+
+use crate::error::LogError;
+use crate::native;
+use crate::partitioner::partition_of;
+use crate::topics::{Log, Logging, REQUEST_TIMEOUT, TopicLayout, held, log_line};
+
+/// librdkafka's default for `message.max.bytes`.
+const DEFAULT_MAX_BYTES: usize = 1_000_000;
+/// How long one wait for librdkafka lasts, before stopping is looked for.
+const WAIT: Duration = Duration::from_millis(50);
+
+/// Publishes the events of one dataset.
+pub struct Publisher {
+    producer: BaseProducer<Deliveries>,
+    dataset: DatasetId,
+    key: Vec<String>,
+    layout: TopicLayout,
+    max_bytes: usize,
+    /// The position of the last event of each partition.
+    last: Vec<Option<Position>>,
+    /// Buffers, kept from event to event.
+    key_bytes: Vec<u8>,
+    value_bytes: Vec<u8>,
+}
+
+/// What a publisher has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Records that were handed to the producer.
+    pub records: u64,
+    /// Records that were in the log already.
+    pub repeated: u64,
+}
+
+/// Hears what became of each record.
+#[derive(Debug, Default)]
+struct Deliveries {
+    acknowledged: AtomicU64,
+    failure: Mutex<Option<KafkaError>>,
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log_line(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::AllBrokersDown)) {
+            tracing::warn!("no broker can be reached; publishing goes on when one can");
+        } else {
+            tracing::debug!(%error, reason, "librdkafka");
+        }
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        match result {
+            Ok(_) => {
+                self.acknowledged.fetch_add(1, Ordering::Relaxed);
+            }
+            Err((error, _)) => {
+                let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+                failure.get_or_insert_with(|| error.clone());
+            }
+        }
+    }
+}
+
+impl Publisher {
+    /// Opens the dataset's topic for publishing, and reads how far it is. Blocks.
+    ///
+    /// # Errors
+    /// Where the log does not answer, or holds records that are not the connector's.
+    pub fn open(log: &Log, spec: &DatasetSpec, layout: TopicLayout) -> Result<Self, LogError> {
+        let last = (0..layout.partitions)
+            .map(|partition| last_position(log, spec.id(), &layout, partition))
+            .collect::<Result<_, _>>()?;
+        let mut config: ClientConfig = log.client();
+        config
+            .set("enable.idempotence", "true")
+            .set("enable.gapless.guarantee", "true")
+            // Never: a message that is given up would leave a gap that a later one closes over.
+            .set("message.timeout.ms", "0")
+            .set("linger.ms", "10")
+            .set("compression.type", "lz4")
+            .set("queue.buffering.max.kbytes", "32768");
+        let max_bytes =
+            config.get("message.max.bytes").and_then(|bytes| bytes.parse().ok()).unwrap_or(DEFAULT_MAX_BYTES);
+        let producer = log.create(&config, Deliveries::default())?;
+        Ok(Self {
+            producer,
+            dataset: spec.id().clone(),
+            key: spec.key(),
+            layout,
+            max_bytes,
+            last,
+            key_bytes: Vec::new(),
+            value_bytes: Vec::new(),
+        })
+    }
+
+    /// The position after which the source has to replay: everything up to it is in the log.
+    /// None: from its beginning.
+    pub fn replay_after(&self) -> Option<Position> {
+        self.last.iter().copied().min().flatten()
+    }
+
+    /// Publishes an event, unless it is in the log already. Blocks while the log is slower than
+    /// the source; `stop` is asked now and then.
+    ///
+    /// # Errors
+    /// Where the event cannot be published, or publishing has failed before; the publisher is of no
+    /// further use then.
+    pub fn publish(&mut self, event: &ChangeEvent, stop: &dyn Fn() -> bool) -> Result<Sent, LogError> {
+        let mut sent = Sent::default();
+        if event.change.op() == Op::Truncate {
+            self.key_bytes.clear();
+            for partition in 0..self.layout.partitions {
+                self.send(event, partition, &mut sent, stop)?;
+            }
+        } else {
+            let partition = self.partition_of(event)?;
+            self.send(event, partition, &mut sent, stop)?;
+        }
+        Ok(sent)
+    }
+
+    /// The partition of an event's key, which is left in the buffer; an event without one is
+    /// spread by its position.
+    fn partition_of(&mut self, event: &ChangeEvent) -> Result<i32, LogError> {
+        let row = match &event.change {
+            Change::Snapshot(row) | Change::Insert(row) | Change::Update { new: row, .. } => Some(row),
+            Change::Delete(old) => old.row(),
+            Change::Truncate => None,
+        };
+        self.key_bytes.clear();
+        if self.key.is_empty() {
+            return Ok(partition_of(&event.position.to_text(), self.layout.partitions));
+        }
+        let complete = row.is_some_and(|row| envelope::encode_key(row, &self.key, &mut self.key_bytes));
+        if !complete {
+            return Err(LogError::NoKey { dataset: self.dataset.clone(), position: event.position });
+        }
+        Ok(partition_of(&self.key_bytes, self.layout.partitions))
+    }
+
+    fn send(
+        &mut self,
+        event: &ChangeEvent,
+        partition: i32,
+        sent: &mut Sent,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), LogError> {
+        let index = partition as usize;
+        if self.last.get(index).copied().flatten().is_some_and(|last| event.position <= last) {
+            sent.repeated += 1;
+            return Ok(());
+        }
+        self.value_bytes.clear();
+        envelope::encode(&self.dataset, event, &mut self.value_bytes);
+        let size = self.key_bytes.len() + self.value_bytes.len() + 512;
+        if size > self.max_bytes {
+            let (dataset, position, limit) = (self.dataset.clone(), event.position, self.max_bytes);
+            return Err(LogError::TooLarge { dataset, position, size, limit });
+        }
+        let mut headers = OwnedHeaders::new();
+        for (key, value) in &envelope::attributes(&self.dataset, event) {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
+        let mut record =
+            BaseRecord::to(&self.layout.topic.name).partition(partition).payload(&self.value_bytes).headers(headers);
+        if !self.key_bytes.is_empty() {
+            record = record.key(&self.key_bytes);
+        }
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => break,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    record = back;
+                    self.producer.poll(WAIT);
+                    self.check()?;
+                    if stop() {
+                        return Err(LogError::Stopped);
+                    }
+                }
+                Err((source, _)) => return Err(self.failed(source)),
+            }
+        }
+        if let Some(last) = self.last.get_mut(index) {
+            *last = Some(event.position);
+        }
+        sent.records += 1;
+        self.producer.poll(Duration::ZERO);
+        self.check()
+    }
+
+    /// Waits until everything that was published is acknowledged.
+    ///
+    /// # Errors
+    /// Where something was refused, or it was stopped.
+    pub fn flush(&self, stop: &dyn Fn() -> bool) -> Result<(), LogError> {
+        while self.producer.in_flight_count() > 0 {
+            self.producer.poll(WAIT);
+            self.check()?;
+            if stop() {
+                return Err(LogError::Stopped);
+            }
+        }
+        self.check()
+    }
+
+    /// Lets the producer do its work for a while when there is nothing to publish.
+    ///
+    /// # Errors
+    /// Where something was refused.
+    pub fn idle(&self, time: Duration) -> Result<(), LogError> {
+        self.producer.poll(time);
+        self.check()
+    }
+
+    /// How many records the log has acknowledged.
+    pub fn acknowledged(&self) -> u64 {
+        self.producer.context().acknowledged.load(Ordering::Relaxed)
+    }
+
+    fn check(&self) -> Result<(), LogError> {
+        let failure = self.producer.context().failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match failure
+            .or_else(|| self.producer.client().fatal_error().map(|(code, _)| KafkaError::MessageProduction(code)))
+        {
+            Some(source) => Err(self.failed(source)),
+            None => Ok(()),
+        }
+    }
+
+    fn failed(&self, source: KafkaError) -> LogError {
+        LogError::Publish { dataset: self.dataset.clone(), source }
+    }
+}
+
+/// The position of the last event in a partition.
+///
+/// The very last offset may hold no record (a transaction's end) so that the search steps back.
+fn last_position(
+    log: &Log,
+    dataset: &DatasetId,
+    layout: &TopicLayout,
+    partition: i32,
+) -> Result<Option<Position>, LogError> {
+    let failed = |source| LogError::Topic { operation: "read the end of", topic: layout.topic.name.clone(), source };
+    let mut config = log.client();
+    config.set("enable.partition.eof", "true").set("enable.auto.commit", "false").set("auto.offset.reset", "error");
+    config.set("group.id", format!("ruam.end.{}", std::process::id()));
+    let reader: BaseConsumer<Logging> = log.create(&config, Logging)?;
+    let name = &layout.topic.name;
+    let range = held(&reader, name, partition)?;
+    if range.is_empty() {
+        return Ok(None);
+    }
+    let mut back = 1;
+    loop {
+        let from = (range.end - back).max(range.start);
+        let last = last_record(&reader, name, partition, from, range.end).map_err(failed)?;
+        match last {
+            Some(Some(position)) => return Ok(Some(position)),
+            Some(None) => return Err(LogError::ForeignRecords { dataset: dataset.clone(), topic: name.clone() }),
+            None if from == range.start => return Ok(None),
+            None => back *= 10,
+        }
+    }
+}
+
+/// The last record from `from` to before `end`, if there is one, and its position, if it has one.
+fn last_record(
+    reader: &BaseConsumer<Logging>,
+    topic: &str,
+    partition: i32,
+    from: i64,
+    end: i64,
+) -> Result<Option<Option<Position>>, KafkaError> {
+    let mut assignment = TopicPartitionList::new();
+    assignment.add_partition_offset(topic, partition, Offset::Offset(from))?;
+    reader.assign(&assignment)?;
+    let deadline = Instant::now() + REQUEST_TIMEOUT;
+    let mut last = None;
+    while Instant::now() < deadline {
+        match reader.poll(WAIT) {
+            Some(Ok(message)) => {
+                last = Some(native::header(&message, c"ce_sequence").and_then(Position::parse));
+                if message.offset() + 1 >= end {
+                    return Ok(last);
+                }
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(last),
+            Some(Err(error)) => return Err(error),
+            None => {}
+        }
+    }
+    Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut))
+}
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher").field("dataset", &self.dataset).field("last", &self.last).finish_non_exhaustive()
+    }
+}
