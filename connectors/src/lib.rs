@@ -1,1 +1,67 @@
-//! stub
+//! Sources of change events: what an agency's system of record looks like to the rest of Ruam.
+//!
+//! What passes through: changes, as [`ChangeEvent`](ruam_event::ChangeEvent)s in the order of their
+//! positions, out of a [`Source`]. Where they go is not a source's concern: it sees neither the log
+//! nor the lake.
+//!
+//! Guaranteed: opened after any position, a source yields what follows it, the same each time; the
+//! [`conformance`] suite holds every source to that.
+//!
+//! A new source is one file, and one line in [`KINDS`].
+
+mod areas;
+pub mod conformance;
+mod generated;
+mod source;
+
+pub use generated::{DEFAULT_TOTAL, PlantedPayment, planted_payments};
+pub use source::{Feed, Source, SourceError};
+
+use ruam_event::{DatasetSpec, SpecError};
+use serde::de::DeserializeOwned;
+
+/// What a run may change about its sources.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Overrides {
+    /// How many events the generated sources come to, all together.
+    pub generated_total: Option<u64>,
+}
+
+type Constructor = fn(&DatasetSpec, &toml::Table, &Overrides) -> Result<Box<dyn Source>, String>;
+
+/// The kinds of sources, by the name that `source.kind` has.
+const KINDS: &[(&str, Constructor)] = &[
+    ("administrative_areas", areas::open),
+    ("generated_persons", generated::persons::open),
+    ("generated_disbursements", generated::disbursements::open),
+    ("generated_welfare_payments", generated::welfare_payments::open),
+];
+
+/// The source that a dataset declares; none where somebody else fills its topic.
+///
+/// # Errors
+/// Where the kind or its options are not known, with the place in the file.
+pub fn open(spec: &DatasetSpec, overrides: &Overrides) -> Result<Option<Box<dyn Source>>, SpecError> {
+    let Some(declared) = &spec.source else { return Ok(None) };
+    let kind = declared.kind.get_ref().as_str();
+    let Some((_, constructor)) = KINDS.iter().find(|(name, _)| *name == kind) else {
+        let known: Vec<_> = KINDS.iter().map(|(name, _)| *name).collect();
+        let problem = format!("`{kind}` is not a kind of source");
+        return Err(spec.error_at(
+            declared.kind.span(),
+            "source.kind",
+            problem,
+            ruam_event::spec::suggest(kind, &known),
+        ));
+    };
+    let source = constructor(spec, declared.with.get_ref(), overrides).map_err(|problem| {
+        let place = if declared.with.get_ref().is_empty() { declared.kind.span() } else { declared.with.span() };
+        spec.error_at(place, "source.with", problem, format!("See the documentation of the source `{kind}`"))
+    })?;
+    Ok(Some(source))
+}
+
+/// Reads a source's `with` table.
+fn options<T: DeserializeOwned>(table: &toml::Table) -> Result<T, String> {
+    table.clone().try_into().map_err(|error: toml::de::Error| error.message().to_owned())
+}

@@ -12,8 +12,8 @@ pub type Columns = Arc<[String]>;
 pub struct ChangeEvent {
     /// Where the event stands in the order of its source.
     pub position: Position,
-    /// When it happened there, in microseconds since 1970-01-01 UTC.
-    pub source_time: i64,
+    /// When it happened there, in microseconds since 1970-01-01 UTC, if the source knows.
+    pub source_time: Option<i64>,
     /// What happened.
     pub change: Change,
 }

@@ -32,17 +32,18 @@ pub const SEQUENCE_HEADER: &str = "ce_sequence";
 ///
 /// `ce_id` is unique within `ce_source`: the position is. The key is not repeated as `ce_subject`,
 /// because keys can be personal and headers end up in logs.
-pub fn attributes(dataset: &DatasetId, event: &ChangeEvent) -> [(&'static str, String); 7] {
+pub fn attributes(dataset: &DatasetId, event: &ChangeEvent) -> impl Iterator<Item = (&'static str, String)> {
     let source = format!("/{}/{}", dataset.agency(), dataset.name());
     [
         ("ce_specversion", "1.0".to_owned()),
         (ID_HEADER, event_id(event.position)),
         ("ce_source", source),
         ("ce_type", format!("ruam.change.{}", event.change.op().word())),
-        ("ce_time", rfc3339(event.source_time)),
         (SEQUENCE_HEADER, event.position.to_string()),
         ("content-type", "application/json".to_owned()),
     ]
+    .into_iter()
+    .chain(event.source_time.map(|time| ("ce_time", rfc3339(time))))
 }
 
 fn event_id(position: Position) -> String {
@@ -76,7 +77,7 @@ pub fn encode(dataset: &DatasetId, event: &ChangeEvent, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\",\"connector\":\"ruam\",\"name\":\"");
     out.extend_from_slice(dataset.agency().as_bytes());
     out.extend_from_slice(b"\",\"ts_ms\":");
-    write_integer(event.source_time.div_euclid(1000), out);
+    write_integer(event.source_time.map(|micros| micros.div_euclid(1000)), out);
     out.extend_from_slice(b",\"ts_us\":");
     write_integer(event.source_time, out);
     out.extend_from_slice(b",\"snapshot\":\"");
@@ -90,7 +91,7 @@ pub fn encode(dataset: &DatasetId, event: &ChangeEvent, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\"},\"op\":\"");
     out.extend_from_slice(event.change.op().letter().as_bytes());
     out.extend_from_slice(b"\",\"ts_ms\":");
-    write_integer(event.source_time.div_euclid(1000), out);
+    write_integer(event.source_time.map(|micros| micros.div_euclid(1000)), out);
     out.extend_from_slice(b",\"transaction\":null}");
 }
 
@@ -141,8 +142,11 @@ fn write_text(text: &str, out: &mut Vec<u8>) {
     let _ = serde_json::to_writer(out.by_ref(), text);
 }
 
-fn write_integer(number: i64, out: &mut Vec<u8>) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+fn write_integer(number: Option<i64>, out: &mut Vec<u8>) {
+    match number {
+        Some(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
+        None => out.extend_from_slice(b"null"),
+    }
 }
 
 /// Takes the columns of a row as they are read.
@@ -471,7 +475,7 @@ pub fn decode_event(bytes: &[u8], position: Position, key: &[String]) -> Result<
         (Op::Delete, _) => Change::Delete(old_row(row, key)),
         (Op::Truncate, _) => Change::Truncate,
     };
-    Ok(ChangeEvent { position, source_time: decoded.source_time.unwrap_or(0), change })
+    Ok(ChangeEvent { position, source_time: decoded.source_time, change })
 }
 
 fn decode_old(bytes: &[u8], key: &[String]) -> Result<OldRow, DecodeError> {
@@ -555,7 +559,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trip(change in change(), major: u64, minor: u32, source_time in -1_000_000_000_000_000_i64..4_000_000_000_000_000) {
+        fn round_trip(change in change(), major: u64, minor: u32, source_time in prop::option::of(-1_000_000_000_000_000_i64..4_000_000_000_000_000)) {
             let position = Position { major, minor };
             let event = ChangeEvent { position, source_time, change };
             let mut bytes = Vec::new();
@@ -574,7 +578,7 @@ mod tests {
 
         #[test]
         fn no_cut_breaks_it(change in change(), at in 0.0..1.0) {
-            let event = ChangeEvent { position: Position::new(1), source_time: 1, change };
+            let event = ChangeEvent { position: Position::new(1), source_time: Some(1), change };
             let mut bytes = Vec::new();
             encode(&dataset(), &event, &mut bytes);
             let cut = (bytes.len() as f64 * at) as usize;
@@ -609,7 +613,7 @@ mod tests {
             "source":{"version":"3.0.0.Final","connector":"postgresql","name":"s","ts_ms":1711234567890,"snapshot":"first","db":"x","sequence":"[null,\"24\"]","schema":"public","table":"t","txId":1,"lsn":24,"xmin":null},
             "transaction":null,"op":"r","ts_ms":1711234567999,"ts_us":1711234567999000}"#;
         let event = decode_event(text.as_bytes(), Position::new(1), &["id".to_owned()]).unwrap();
-        assert_eq!(event.source_time, 1_711_234_567_890_000);
+        assert_eq!(event.source_time, Some(1_711_234_567_890_000));
         let Change::Snapshot(row) = event.change else { unreachable!("op is r") };
         let values: Vec<_> = row.iter().map(|(_, value)| value.clone()).collect();
         assert_eq!(
@@ -629,10 +633,10 @@ mod tests {
     fn attributes_are_cloudevents() {
         let event = ChangeEvent {
             position: Position { major: 7, minor: 2 },
-            source_time: 951_782_400_000_001,
+            source_time: Some(951_782_400_000_001),
             change: Change::Truncate,
         };
-        let headers = attributes(&dataset(), &event);
+        let headers: Vec<_> = attributes(&dataset(), &event).collect();
         let of = |name| headers.iter().find(|(header, _)| *header == name).map(|(_, value)| value.as_str());
         assert_eq!(of("ce_id"), Some("7.2"));
         assert_eq!(of("ce_source"), Some("/bora/person"));

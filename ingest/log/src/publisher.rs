@@ -197,8 +197,8 @@ impl Publisher {
             return Err(LogError::TooLarge { dataset, position, size, limit });
         }
         let mut headers = OwnedHeaders::new();
-        for (key, value) in &envelope::attributes(&self.dataset, event) {
-            headers = headers.insert(Header { key, value: Some(value) });
+        for (key, value) in envelope::attributes(&self.dataset, event) {
+            headers = headers.insert(Header { key, value: Some(&value) });
         }
         let mut record =
             BaseRecord::to(&self.layout.topic.name).partition(partition).payload(&self.value_bytes).headers(headers);
