@@ -1,1 +1,18 @@
-//! stub
+//! SQL over the whole lake, for people, programs and publications.
+//!
+//! What passes through: a statement, by the [`Engine`], over the tables as they are at that moment;
+//! out as a stream of Arrow batches, over PostgreSQL's protocol ([`pg`]), as text or file
+//! ([`format`]), or as a published [`extract`].
+//!
+//! Guaranteed: nothing here writes to the lake; statements that could are refused. Memory is
+//! bounded, and what does not fit goes to disk.
+
+mod catalog;
+pub mod engine;
+mod error;
+pub mod extract;
+pub mod format;
+pub mod pg;
+
+pub use engine::{Engine, EngineSettings, QueryDataset};
+pub use error::QueryError;

@@ -22,4 +22,4 @@ pub mod writer;
 pub use error::LakeError;
 pub use location::{Lake, TableKind, TableName};
 pub use progress::Progress;
-pub use writer::{Batch, Committed, Contract, DatasetWriter};
+pub use writer::{Batch, Committed, Contract, DatasetWriter, changes_schema};

@@ -472,7 +472,7 @@ fn new_bytes(add: &Add) -> u64 {
 }
 
 /// The columns of a dataset's history: its own, what was done, and which columns it left alone.
-fn changes_schema(rows: &Schema) -> SchemaRef {
+pub fn changes_schema(rows: &Schema) -> SchemaRef {
     let mut fields: Vec<_> = rows.fields().iter().map(|field| field.as_ref().clone()).collect();
     fields.push(Field::new("_op", DataType::Utf8, true));
     fields.push(Field::new("_unchanged", DataType::Utf8, true));

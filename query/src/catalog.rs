@@ -1,0 +1,300 @@
+//! The lake as SQL sees it: a schema per agency, and `ruam` with what there is to know of all.
+//!
+//! | table | what it holds |
+//! |---|---|
+//! | `<agency>.<dataset>` | the rows |
+//! | `<agency>.<dataset>__rejects` | what could not become a row, and why |
+//! | `<agency>.<dataset>__changes` | every accepted change, where history is kept |
+//! | `<agency>.<dataset>__history` | the same with the time for which each row stood |
+//! | `ruam.datasets`, `ruam.columns` | what is declared |
+//! | `ruam.rejects` | the rejects of all datasets |
+//!
+//! A table is looked at afresh by each statement. One that nothing has been written to yet is empty.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{CatalogProvider, MemTable};
+use datafusion::catalog::{MemoryCatalogProvider, SchemaProvider, TableProvider};
+use datafusion::common::{DataFusionError, Result};
+use datafusion::datasource::{ViewTable, provider_as_source};
+use datafusion::functions_window::expr_fn::lead;
+use datafusion::logical_expr::{ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, col, lit};
+use deltalake::DeltaTable;
+use ruam_lake::{Lake, LakeError, TableKind, TableName};
+
+use crate::engine::QueryDataset;
+
+/// The catalog's name, which is also the name of the database that PostgreSQL's clients connect to.
+pub(crate) const CATALOG: &str = "ruam";
+
+/// The tables of the lake, looked at and kept so that the next look costs little.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    lake: Lake,
+    known: tokio::sync::Mutex<HashMap<TableName, DeltaTable>>,
+    /// With a pinned catalog, the version that each table was first looked at in.
+    pinned: Option<Mutex<BTreeMap<TableName, u64>>>,
+}
+
+impl Tables {
+    pub(crate) fn new(lake: Lake, pinned: bool) -> Self {
+        Self { lake, known: tokio::sync::Mutex::default(), pinned: pinned.then(Mutex::default) }
+    }
+
+    /// The versions that have been looked at, if the catalog is pinned.
+    pub(crate) fn versions(&self) -> BTreeMap<TableName, u64> {
+        let pinned = self.pinned.as_ref().map(|pinned| pinned.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        pinned.unwrap_or_default()
+    }
+
+    async fn open(&self, name: &TableName) -> Result<Option<DeltaTable>, LakeError> {
+        let mut known = self.known.lock().await;
+        if let (Some(table), None) = (known.get_mut(name), &self.pinned)
+            && table.update_incremental(None).await.is_err()
+        {
+            // It may have been replaced as a whole; then it is opened anew.
+            known.remove(name);
+        }
+        if let Some(table) = known.get(name) {
+            return Ok(Some(table.clone()));
+        }
+        let table = match self.lake.table(name).await {
+            Ok(table) => table,
+            Err(LakeError::Missing { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if let Some(pinned) = &self.pinned {
+            let version = table.version().unwrap_or_default();
+            pinned.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), version);
+        }
+        known.insert(name.clone(), table.clone());
+        Ok(Some(table))
+    }
+
+    /// A table to scan; empty where nothing has been written to it.
+    async fn provider(&self, name: &TableName, schema: &SchemaRef) -> Result<Arc<dyn TableProvider>> {
+        let opened = self.open(name).await.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        match opened {
+            Some(table) => {
+                let provider = table.table_provider().await;
+                provider.map_err(|error| DataFusionError::External(Box::new(error)))
+            }
+            None => Ok(Arc::new(MemTable::try_new(schema.clone(), vec![Vec::new()])?)),
+        }
+    }
+}
+
+/// The catalog over some tables.
+pub(crate) fn catalog(tables: &Arc<Tables>, datasets: &[Arc<QueryDataset>]) -> Result<Arc<dyn CatalogProvider>> {
+    let catalog = MemoryCatalogProvider::new();
+    let mut agencies: BTreeMap<&str, BTreeMap<String, Arc<QueryDataset>>> = BTreeMap::new();
+    for dataset in datasets {
+        let id = dataset.spec.id();
+        agencies.entry(id.agency()).or_default().insert(id.name().to_owned(), dataset.clone());
+    }
+    for (agency, datasets) in agencies {
+        catalog.register_schema(agency, Arc::new(Agency { tables: tables.clone(), datasets }))?;
+    }
+    let about = About { tables: tables.clone(), datasets: datasets.to_vec() };
+    catalog.register_schema(CATALOG, Arc::new(about))?;
+    Ok(Arc::new(catalog))
+}
+
+/// The datasets of one agency.
+#[derive(Debug)]
+struct Agency {
+    tables: Arc<Tables>,
+    datasets: BTreeMap<String, Arc<QueryDataset>>,
+}
+
+/// What a name in an agency's schema stands for.
+enum Named<'a> {
+    Table(&'a QueryDataset, TableKind),
+    History(&'a QueryDataset),
+}
+
+const HISTORY: &str = "__history";
+
+impl Agency {
+    fn named(&self, name: &str) -> Option<Named<'_>> {
+        if let Some(dataset) = self.datasets.get(name) {
+            return Some(Named::Table(dataset, TableKind::Rows));
+        }
+        let (base, suffix) = name.split_at(name.find("__")?);
+        let dataset = self.datasets.get(base)?;
+        match suffix {
+            HISTORY if dataset.changes.is_some() => Some(Named::History(dataset)),
+            suffix if suffix == TableKind::Changes.suffix() && dataset.changes.is_some() => {
+                Some(Named::Table(dataset, TableKind::Changes))
+            }
+            suffix if suffix == TableKind::Rejects.suffix() => Some(Named::Table(dataset, TableKind::Rejects)),
+            _ => None,
+        }
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for Agency {
+    fn table_names(&self) -> Vec<String> {
+        let names = self.datasets.iter().flat_map(|(name, dataset)| {
+            let history = dataset.changes.is_some().then_some([TableKind::Changes.suffix(), HISTORY]);
+            let suffixes = ["", TableKind::Rejects.suffix()].into_iter().chain(history.into_iter().flatten());
+            suffixes.map(move |suffix| format!("{name}{suffix}"))
+        });
+        names.collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        match self.named(name) {
+            None => Ok(None),
+            Some(Named::Table(dataset, kind)) => dataset.provider(&self.tables, kind).await.map(Some),
+            Some(Named::History(dataset)) => history(dataset, &self.tables).await.map(Some),
+        }
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.named(name).is_some()
+    }
+}
+
+impl QueryDataset {
+    async fn provider(&self, tables: &Tables, kind: TableKind) -> Result<Arc<dyn TableProvider>> {
+        let schema = match kind {
+            TableKind::Rows => &self.rows,
+            TableKind::Rejects => &self.rejects,
+            TableKind::Changes => self.changes.as_ref().unwrap_or(&self.rows),
+        };
+        tables.provider(&TableName::new(self.spec.id(), kind), schema).await
+    }
+}
+
+async fn scan(dataset: &QueryDataset, tables: &Tables, kind: TableKind) -> Result<LogicalPlanBuilder> {
+    let provider = dataset.provider(tables, kind).await?;
+    LogicalPlanBuilder::scan(TableName::new(dataset.spec.id(), kind).table(), provider_as_source(provider), None)
+}
+
+fn view(plan: LogicalPlan) -> Arc<dyn TableProvider> {
+    Arc::new(ViewTable::new(plan, None))
+}
+
+/// Every version of every row, with the source's time from which it stood (none where the source
+/// does not know) and until which (none where it still stands).
+async fn history(dataset: &QueryDataset, tables: &Tables) -> Result<Arc<dyn TableProvider>> {
+    let changes = scan(dataset, tables, TableKind::Changes).await?;
+    let key = dataset.spec.key().iter().map(|name| col(format!("\"{name}\""))).collect::<Vec<_>>();
+    let until = |column: &str| {
+        lead(col(column), None, None)
+            .partition_by(key.clone())
+            .order_by(vec![col("_position").sort(true, false)])
+            .build()
+    };
+    let changes = changes.window(vec![until("_source_time")?.alias("valid_to"), until("_op")?.alias("next_op")])?;
+    let mut columns: Vec<_> = dataset.rows.fields().iter().map(|field| col(format!("\"{}\"", field.name()))).collect();
+    columns.extend([
+        col("_source_time").alias("valid_from"),
+        col("valid_to"),
+        col("next_op").is_null().alias("is_current"),
+        col("_op"),
+    ]);
+    Ok(view(changes.filter(col("_op").not_eq(lit("delete")))?.project(columns)?.build()?))
+}
+
+/// What there is to know of all datasets.
+#[derive(Debug)]
+struct About {
+    tables: Arc<Tables>,
+    datasets: Vec<Arc<QueryDataset>>,
+}
+
+#[async_trait]
+impl SchemaProvider for About {
+    fn table_names(&self) -> Vec<String> {
+        ["columns", "datasets", "rejects"].map(str::to_owned).to_vec()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        Ok(match name {
+            "datasets" => Some(self.datasets()?),
+            "columns" => Some(self.columns()?),
+            "rejects" => Some(self.rejects().await?),
+            _ => None,
+        })
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.table_names().iter().any(|known| known == name)
+    }
+}
+
+impl About {
+    fn datasets(&self) -> Result<Arc<dyn TableProvider>> {
+        let text = |of: &dyn Fn(&QueryDataset) -> String| -> ArrayRef {
+            Arc::new(self.datasets.iter().map(|dataset| Some(of(dataset))).collect::<StringArray>())
+        };
+        let generated: BooleanArray = self.datasets.iter().map(|dataset| Some(dataset.spec.generated)).collect();
+        table(vec![
+            ("dataset", text(&|dataset| dataset.spec.id().to_string())),
+            ("title_th", text(&|dataset| dataset.spec.title.th.clone())),
+            ("title_en", text(&|dataset| dataset.spec.title.en.clone())),
+            ("owner_th", text(&|dataset| dataset.spec.owner.th.clone())),
+            ("owner_en", text(&|dataset| dataset.spec.owner.en.clone())),
+            ("classification", text(&|dataset| dataset.spec.classification.to_string())),
+            ("mode", text(&|dataset| dataset.spec.mode.to_string())),
+            ("key", text(&|dataset| dataset.spec.key().join(", "))),
+            ("generated", Arc::new(generated)),
+            ("description_th", text(&|dataset| dataset.spec.description.th.clone())),
+            ("description_en", text(&|dataset| dataset.spec.description.en.clone())),
+        ])
+    }
+
+    fn columns(&self) -> Result<Arc<dyn TableProvider>> {
+        let columns = || {
+            self.datasets.iter().flat_map(|dataset| dataset.spec.columns.iter().map(move |column| (dataset, column)))
+        };
+        let text = |of: &dyn Fn(&QueryDataset, &ruam_event::ColumnSpec) -> String| -> ArrayRef {
+            Arc::new(columns().map(|(dataset, column)| Some(of(dataset, column))).collect::<StringArray>())
+        };
+        let required: BooleanArray =
+            columns().map(|(dataset, column)| Some(column.required || dataset.spec.is_key(column.name()))).collect();
+        table(vec![
+            ("dataset", text(&|dataset, _| dataset.spec.id().to_string())),
+            ("column_name", text(&|_, column| column.name().to_owned())),
+            ("type", text(&|_, column| column.semantic_type.get_ref().clone())),
+            ("required", Arc::new(required)),
+            ("title_th", text(&|_, column| column.title.th.clone())),
+            ("title_en", text(&|_, column| column.title.en.clone())),
+        ])
+    }
+
+    async fn rejects(&self) -> Result<Arc<dyn TableProvider>> {
+        let mut all: Option<LogicalPlanBuilder> = None;
+        for dataset in &self.datasets {
+            let mut columns = vec![lit(dataset.spec.id().to_string()).alias("dataset")];
+            columns.extend(dataset.rejects.fields().iter().map(|field| col(format!("\"{}\"", field.name()))));
+            let rejects = scan(dataset, &self.tables, TableKind::Rejects).await?.project(columns)?;
+            all = Some(match all {
+                Some(before) => before.union(rejects.build()?)?,
+                None => rejects,
+            });
+        }
+        match all {
+            Some(plan) => Ok(view(plan.build()?)),
+            None => table(vec![("dataset", Arc::new(StringArray::new_null(0)))]),
+        }
+    }
+}
+
+fn table(columns: Vec<(&str, ArrayRef)>) -> Result<Arc<dyn TableProvider>> {
+    let fields: Vec<_> = columns.iter().map(|(name, array)| Field::new(*name, data_type(array), true)).collect();
+    let schema = Arc::new(Schema::new(fields));
+    let batch = RecordBatch::try_new(schema.clone(), columns.into_iter().map(|(_, array)| array).collect())?;
+    Ok(Arc::new(MemTable::try_new(schema, vec![vec![batch]])?))
+}
+
+fn data_type(array: &ArrayRef) -> DataType {
+    array.data_type().clone()
+}

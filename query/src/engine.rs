@@ -1,0 +1,133 @@
+//! The engine: DataFusion over the lake's tables, read-only and with a bound on memory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use ruam_event::DatasetSpec;
+use ruam_lake::{Lake, TableName};
+
+use crate::catalog::{self, CATALOG, Tables};
+use crate::error::QueryError;
+
+/// A dataset as queries see it.
+#[derive(Debug)]
+pub struct QueryDataset {
+    /// What it declares.
+    pub spec: Arc<DatasetSpec>,
+    /// The columns of its rows.
+    pub rows: SchemaRef,
+    /// The columns of its rejects.
+    pub rejects: SchemaRef,
+    /// The columns of its changes, where it keeps history.
+    pub changes: Option<SchemaRef>,
+}
+
+/// Bounds of the engine.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineSettings {
+    /// The most memory that all queries together may use, in bytes. What does not fit goes to disk,
+    /// as far as the operation allows.
+    pub memory: usize,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self { memory: 1 << 30 }
+    }
+}
+
+/// Answers SQL.
+#[derive(Clone)]
+pub struct Engine {
+    session: Arc<SessionContext>,
+    lake: Lake,
+    datasets: Vec<Arc<QueryDataset>>,
+}
+
+impl Engine {
+    /// An engine over some datasets of a lake.
+    ///
+    /// # Errors
+    /// Where DataFusion cannot be set up.
+    pub fn new(lake: Lake, datasets: Vec<Arc<QueryDataset>>, settings: EngineSettings) -> Result<Self, QueryError> {
+        let config = SessionConfig::new()
+            .with_default_catalog_and_schema(CATALOG, CATALOG)
+            .with_create_default_catalog_and_schema(false)
+            .with_information_schema(true)
+            // Rows keep the order of their files, so that a query without one is repeatable.
+            .set_bool("datafusion.sql_parser.enable_ident_normalization", true);
+        let runtime = RuntimeEnvBuilder::new().with_memory_limit(settings.memory, 1.0).build_arc()?;
+        let (url, store) = lake.object_store();
+        runtime.register_object_store(&base_of(url), store);
+        let session = SessionContext::new_with_config_rt(config, runtime);
+        let tables = Arc::new(Tables::new(lake.clone(), false));
+        session.register_catalog(CATALOG, catalog::catalog(&tables, &datasets)?);
+        Ok(Self { session: Arc::new(session), lake, datasets })
+    }
+
+    /// The session, for servers that plan by themselves.
+    pub(crate) fn session(&self) -> Arc<SessionContext> {
+        self.session.clone()
+    }
+
+    /// Plans a statement and begins to answer it.
+    ///
+    /// # Errors
+    /// Where the statement does not work, or would write.
+    pub async fn query(&self, sql: &str) -> Result<SendableRecordBatchStream, QueryError> {
+        answer(&self.session, sql).await
+    }
+
+    /// An engine whose tables stay as they are when they are first looked at.
+    ///
+    /// # Errors
+    /// Where DataFusion cannot be set up.
+    pub(crate) fn pinned(&self) -> Result<Pinned, QueryError> {
+        let tables = Arc::new(Tables::new(self.lake.clone(), true));
+        let state = self.session.state();
+        let session = SessionContext::new_with_config_rt(state.config().clone(), self.session.runtime_env());
+        session.register_catalog(CATALOG, catalog::catalog(&tables, &self.datasets)?);
+        Ok(Pinned { session, tables })
+    }
+}
+
+/// An engine whose tables do not change.
+pub(crate) struct Pinned {
+    session: SessionContext,
+    tables: Arc<Tables>,
+}
+
+impl Pinned {
+    pub(crate) async fn query(&self, sql: &str) -> Result<SendableRecordBatchStream, QueryError> {
+        answer(&self.session, sql).await
+    }
+
+    /// The versions of the tables that were looked at.
+    pub(crate) fn versions(&self) -> BTreeMap<TableName, u64> {
+        self.tables.versions()
+    }
+}
+
+async fn answer(session: &SessionContext, sql: &str) -> Result<SendableRecordBatchStream, QueryError> {
+    let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(true);
+    let frame = session.sql_with_options(sql, read_only).await?;
+    Ok(frame.execute_stream().await?)
+}
+
+/// Scheme and authority of a URL, by which stores are registered.
+fn base_of(url: &url::Url) -> url::Url {
+    let mut base = url.clone();
+    base.set_path("/");
+    base
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("lake", &self.lake).finish_non_exhaustive()
+    }
+}

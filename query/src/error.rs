@@ -1,0 +1,50 @@
+//! What can go wrong with a question, and what to do about it.
+
+use datafusion::error::DataFusionError;
+use ruam_lake::LakeError;
+
+/// An error of a query.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The statement does not work.
+    #[error("{}", plain(.0))]
+    Statement(Box<DataFusionError>),
+    /// The lake does not answer.
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    /// A result could not be written.
+    #[error("cannot write the result to {place}: {source}")]
+    Output {
+        /// Where to.
+        place: String,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// A result could not be put into its format.
+    #[error("cannot write the result as {format}: {problem}")]
+    Format {
+        /// The format.
+        format: &'static str,
+        /// What happened.
+        problem: String,
+    },
+}
+
+impl From<DataFusionError> for QueryError {
+    fn from(error: DataFusionError) -> Self {
+        Self::Statement(Box::new(error))
+    }
+}
+
+/// What DataFusion says without the names of its own kinds of errors.
+fn plain(error: &DataFusionError) -> String {
+    let text = error.strip_backtrace();
+    let kinds = [
+        "Error during planning: ",
+        "SQL error: ",
+        "Schema error: ",
+        "Execution error: ",
+        "This feature is not implemented: ",
+    ];
+    kinds.iter().find_map(|kind| text.strip_prefix(kind)).unwrap_or(&text).to_owned()
+}
