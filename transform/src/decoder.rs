@@ -10,7 +10,7 @@ use arrow::buffer::BooleanBuffer;
 use ruam_event::change::Op;
 use ruam_event::envelope::{self, DecodeError, Image, RowSink, Scalar};
 use ruam_event::spec::UnknownColumns;
-use ruam_event::{DatasetSpec, Records};
+use ruam_event::{DatasetSpec, Mode, Records};
 
 use crate::reject::{Faults, Reason};
 
@@ -20,6 +20,9 @@ const NOT_ENVELOPE: Reason =
 const UNKNOWN_COLUMN: Reason = Reason::new("unknown_column", "the row has a column that the dataset does not declare");
 const DUPLICATE_COLUMN: Reason = Reason::new("duplicate_column", "the row has a column twice");
 const NESTED: Reason = Reason::new("nested_value", "an array or object stands where a single value belongs");
+const TOO_LARGE: Reason = Reason::new("too_large", "the record is larger than limits.max_record_bytes");
+const NOT_AN_INSERT: Reason =
+    Reason::new("not_an_insert", "the dataset is only appended to, and the event updates, deletes or truncates");
 const NO_KEY: Reason = Reason::new("missing_key", "a delete tells the key neither in its row nor in the record's key");
 
 /// A batch of records as columns of text.
@@ -42,13 +45,17 @@ pub(crate) struct Staged {
 pub(crate) struct Decoder {
     names: Vec<String>,
     unknown: UnknownColumns,
+    appends_only: bool,
+    max_bytes: usize,
 }
 
 impl Decoder {
-    pub(crate) fn new(spec: &DatasetSpec) -> Self {
+    pub(crate) fn new(spec: &DatasetSpec, max_bytes: usize) -> Self {
         Self {
             names: spec.columns.iter().map(|column| column.name().to_owned()).collect(),
             unknown: spec.unknown_columns,
+            appends_only: spec.mode == Mode::Append,
+            max_bytes,
         }
     }
 
@@ -120,7 +127,13 @@ impl<'a> Rows<'a> {
         value: &[u8],
         tape: &mut Vec<u8>,
     ) -> Result<envelope::Decoded, Reason> {
+        if value.len() > self.decoder.max_bytes {
+            return Err(TOO_LARGE);
+        }
         let decoded = envelope::decode(value, tape, self).map_err(|error| reason(&error))?;
+        if self.decoder.appends_only && !matches!(decoded.op, Op::Snapshot | Op::Insert) {
+            return Err(NOT_AN_INSERT);
+        }
         if decoded.op == Op::Delete && decoded.image == Image::None {
             let key = records.keys.get(record).ok_or(NO_KEY)?;
             envelope::decode_row(key, tape, self).map_err(|_| NO_KEY)?;

@@ -50,11 +50,11 @@ pub struct Normalised {
 }
 
 impl Transform {
-    /// Prepares for a dataset.
+    /// Prepares for a dataset. Records with more than `max_bytes` bytes are rejected.
     ///
     /// # Errors
     /// Where a column's type or its options are not known, with the place in the file.
-    pub fn new(spec: &DatasetSpec) -> Result<Self, SpecError> {
+    pub fn new(spec: &DatasetSpec, max_bytes: usize) -> Result<Self, SpecError> {
         let columns = spec.columns.iter().map(|column| Column::new(spec, column)).collect::<Result<Vec<_>, _>>()?;
         let mut fields = Vec::new();
         for (column, declared) in columns.iter().zip(&spec.columns) {
@@ -71,7 +71,7 @@ impl Transform {
             }
         }
         fields.extend(origin::fields());
-        Ok(Self { decoder: Decoder::new(spec), columns, schema: Arc::new(Schema::new(fields)) })
+        Ok(Self { decoder: Decoder::new(spec, max_bytes), columns, schema: Arc::new(Schema::new(fields)) })
     }
 
     /// The columns of the dataset's table: its own, then those of its [`origin`].
@@ -188,7 +188,7 @@ columns = [
 "#;
 
     fn transform(spec: &str) -> Transform {
-        Transform::new(&DatasetSpec::parse("bora/person.toml", spec).unwrap()).unwrap()
+        Transform::new(&DatasetSpec::parse("bora/person.toml", spec).unwrap(), 300).unwrap()
     }
 
     fn records(values: &[&str]) -> Records {
@@ -268,6 +268,19 @@ columns = [
     }
 
     #[test]
+    fn what_a_dataset_does_not_take_is_rejected() {
+        let large = GOOD.replace("เเม่", &"แ".repeat(100));
+        let normalised = transform(SPEC).apply(&records(&[&large])).unwrap();
+        assert_eq!(column(&normalised.rejects, "reason"), ["too_large"]);
+        let delete = r#"{"op":"d","before":{"citizen_id":"3100600445635"}}"#;
+        let normalised = transform(&SPEC.replace("upsert", "append")).apply(&records(&[delete, GOOD])).unwrap();
+        assert_eq!(
+            (column(&normalised.rejects, "reason"), normalised.rows.num_rows()),
+            (vec!["not_an_insert".to_owned()], 1)
+        );
+    }
+
+    #[test]
     fn unknown_columns_can_be_ignored() {
         let spec = format!("unknown_columns = \"ignore\"\n{SPEC}");
         let normalised = transform(&spec)
@@ -297,7 +310,7 @@ columns = [
             ("\"born\"", "\"note_raw\"", "bora/person.toml:13: columns.name: `note_raw` is also the name of a column"),
         ] {
             let spec = DatasetSpec::parse("bora/person.toml", &SPEC.replacen(from, to, 1)).unwrap();
-            let error = Transform::new(&spec).unwrap_err().to_string();
+            let error = Transform::new(&spec, 300).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error}");
         }
     }

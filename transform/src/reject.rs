@@ -30,6 +30,10 @@ impl Reason {
 /// The value of a required column is missing.
 pub const MISSING: Reason = Reason::new("missing", "a required value is missing");
 
+/// A change leaves a column as it was, in a row that is not there.
+const UNRESOLVED: Reason =
+    Reason::new("unknown_row", "the change leaves a column as it was, and there is no row that it could be left in");
+
 /// The schema of every dataset's reject table.
 pub static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
@@ -101,6 +105,35 @@ impl Faults {
         }
         rejects.finish(records)
     }
+}
+
+/// Accepted changes as rejects, because they leave a column as it was in a row that the table does
+/// not have. The raw bytes are not at hand any more; the log has them at the offset.
+///
+/// # Errors
+/// Where the rows have no origin.
+pub fn unresolved(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let len = rows.num_rows();
+    let origin = |name: &str| {
+        rows.column_by_name(name)
+            .cloned()
+            .ok_or_else(|| ArrowError::SchemaError(format!("a row without its origin: no column `{name}`")))
+    };
+    let none = |data_type: DataType| arrow::array::new_null_array(&data_type, len);
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(repeat(UNRESOLVED.code, len)),
+        none(DataType::Utf8),
+        Arc::new(repeat(UNRESOLVED.text, len)),
+        origin("_topic")?,
+        origin("_partition")?,
+        origin("_offset")?,
+        origin("_event_id")?,
+        origin("_position")?,
+        origin("_arrived_at")?,
+        none(DataType::Binary),
+        none(DataType::Binary),
+    ];
+    RecordBatch::try_new(SCHEMA.clone(), columns)
 }
 
 #[derive(Default)]

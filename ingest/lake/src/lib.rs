@@ -12,6 +12,7 @@ mod fold;
 mod location;
 mod progress;
 mod reader;
+mod resume;
 mod search;
 mod side;
 mod table;

@@ -6,7 +6,7 @@
 //!
 //! | application id | version |
 //! |---|---|
-//! | `ruam/<dataset>/<topic>` | the topic's identity (low 63 bits) |
+//! | `ruam/<dataset>/<topic>/id/high`, `.../low` | the topic's identity |
 //! | `ruam/<dataset>/<topic>/<id>/<partition>` | the next offset |
 //! | `.../start` | the first offset that was read |
 //! | `.../absent` | offsets that held no record (ends of transactions, compaction) |
@@ -14,7 +14,7 @@
 //! | `.../folded` | accepted events whose effect a later one has replaced |
 
 use deltalake::kernel::Transaction;
-use ruam_event::{DatasetId, Partition, Topic, TopicId};
+use ruam_event::{DatasetId, Partition, TopicId};
 
 /// How far a table is with one partition, and what became of the records so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,14 +46,15 @@ impl Progress {
         let values = [self.start, count(self.absent), count(self.filtered), count(self.folded)];
         let id = partition_id(dataset, partition);
         let counts = COUNTS.iter().zip(values).map(|(name, value)| Transaction::new(format!("{id}/{name}"), value));
-        let topic = Transaction::new(topic_id(dataset, &partition.topic), identity(partition.topic.id));
-        [Transaction::new(&id, self.next), topic].into_iter().chain(counts).collect()
+        let topic = topic_ids(dataset, &partition.topic.name).into_iter().zip(halves(partition.topic.id));
+        let topic = topic.map(|(name, half)| Transaction::new(name, half));
+        [Transaction::new(&id, self.next)].into_iter().chain(topic).chain(counts).collect()
     }
 }
 
-/// The name under which a table keeps the identity of its topic.
-pub(crate) fn topic_id(dataset: &DatasetId, topic: &Topic) -> String {
-    format!("ruam/{dataset}/{}", topic.name)
+/// The names under which a table keeps the identity of its topic.
+pub(crate) fn topic_ids(dataset: &DatasetId, topic: &str) -> [String; 2] {
+    ["high", "low"].map(|half| format!("ruam/{dataset}/{topic}/id/{half}"))
 }
 
 /// The name under which a table keeps how far it is with a partition.
@@ -61,9 +62,14 @@ pub(crate) fn partition_id(dataset: &DatasetId, partition: &Partition) -> String
     format!("ruam/{dataset}/{}/{}/{}", partition.topic.name, partition.topic.id, partition.index)
 }
 
-/// A topic's identity in the bits that a `txn` has room for.
-pub(crate) fn identity(id: TopicId) -> i64 {
-    ((id.0 ^ (id.0 >> 64)) as i64) & i64::MAX
+/// A topic's identity in two numbers, as a `txn` has room for.
+fn halves(id: TopicId) -> [i64; 2] {
+    [(id.0 >> 64) as i64, id.0 as i64]
+}
+
+/// A topic's identity from its two halves.
+pub(crate) fn identity([high, low]: [i64; 2]) -> TopicId {
+    TopicId(u128::from(high as u64) << 64 | u128::from(low as u64))
 }
 
 /// The names of the counts of a partition, in the order of [`from_counts`].

@@ -17,7 +17,7 @@ use deltalake::{DeltaTable, DeltaTableError, TableProperty};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
-use ruam_event::{Mode, Partition};
+use ruam_event::{Mode, Partition, TopicId};
 
 use crate::error::{LakeError, is_conflict};
 use crate::location::{Lake, TableName};
@@ -242,27 +242,40 @@ impl Table {
         operation: Operation,
         note: HashMap<String, serde_json::Value>,
     ) -> Result<Attempt, LakeError> {
-        let properties = CommitProperties::default().with_metadata(note).with_application_transactions(transactions);
-        let log_store = self.delta.log_store();
-        let state = self.state()?;
-        let commit = CommitBuilder::from(properties)
-            .with_actions(actions)
-            // Never rebase by itself: whether a batch still fits is for the offsets to say.
-            .with_max_retries(0)
-            .build(Some(state), log_store, operation.delta(&self.definition.key));
-        match commit.await {
-            Ok(committed) => {
-                self.delta.state = Some(committed.snapshot());
-                Ok(Attempt::Committed(committed.version()))
-            }
-            Err(error) if is_conflict(&error) => Ok(Attempt::Conflict),
-            Err(error) => Err(self.failed("commit to", error)),
+        let operation = operation.delta(&self.definition.key);
+        commit(&mut self.delta, actions, transactions, operation, note)
+            .await
+            .map_err(|error| self.failed("commit to", error))
+    }
+}
+
+/// Commits on exactly the version of a table that was last looked at.
+pub(crate) async fn commit(
+    table: &mut DeltaTable,
+    actions: Vec<Action>,
+    transactions: Vec<Transaction>,
+    operation: DeltaOperation,
+    note: HashMap<String, serde_json::Value>,
+) -> Result<Attempt, DeltaTableError> {
+    let properties = CommitProperties::default().with_metadata(note).with_application_transactions(transactions);
+    let log_store = table.log_store();
+    let commit = CommitBuilder::from(properties)
+        .with_actions(actions)
+        // Never rebase by itself: whether a batch still fits is for the offsets to say.
+        .with_max_retries(0)
+        .build(Some(table.snapshot()?), log_store, operation);
+    match commit.await {
+        Ok(committed) => {
+            table.state = Some(committed.snapshot());
+            Ok(Attempt::Committed(committed.version()))
         }
+        Err(error) if is_conflict(&error) => Ok(Attempt::Conflict),
+        Err(error) => Err(error),
     }
 }
 
 impl Operation {
-    fn delta(self, key: &[String]) -> DeltaOperation {
+    pub(crate) fn delta(self, key: &[String]) -> DeltaOperation {
         match self {
             Self::Append => DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None },
             // Of all kinds, delta-rs checks this one against removes of any other writer.
@@ -356,8 +369,8 @@ pub(crate) async fn progress(
     let state = table.snapshot().map_err(failed)?;
     let (dataset, log_store) = (&name.dataset, table.log_store());
     let transaction = async |id: String| state.transaction_version(log_store.as_ref(), id).await.map_err(failed);
-    let known = transaction(progress::topic_id(dataset, &partition.topic)).await?;
-    if known.is_some_and(|known| known != progress::identity(partition.topic.id)) {
+    let known = topic_id(table, name, &partition.topic.name).await?;
+    if known.is_some_and(|known| known != partition.topic.id) {
         return Err(LakeError::Recreated {
             dataset: dataset.clone(),
             topic: partition.topic.name.clone(),
@@ -375,4 +388,15 @@ pub(crate) async fn progress(
         *count = transaction(id).await?;
     }
     Ok(Some(progress::from_counts(next, counts)))
+}
+
+/// The identity of the topic that a table was last written from; none where it never was.
+pub(crate) async fn topic_id(table: &DeltaTable, name: &TableName, topic: &str) -> Result<Option<TopicId>, LakeError> {
+    let failed = |error: DeltaTableError| LakeError::table("read the progress of", name, error);
+    let state = table.snapshot().map_err(failed)?;
+    let log_store = table.log_store();
+    let [high, low] = progress::topic_ids(&name.dataset, topic);
+    let high = state.transaction_version(log_store.as_ref(), high).await.map_err(failed)?;
+    let low = state.transaction_version(log_store.as_ref(), low).await.map_err(failed)?;
+    Ok(high.zip(low).map(|(high, low)| progress::identity([high, low])))
 }

@@ -1,7 +1,7 @@
 //! The log as a whole: where it is, and which topics it has.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -10,7 +10,7 @@ use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::{FromClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use ruam_event::{OffsetRange, Secret, Topic};
+use ruam_event::{DatasetId, OffsetRange, Secret, Topic};
 
 use crate::error::LogError;
 use crate::native;
@@ -39,10 +39,14 @@ pub struct TopicLayout {
 }
 
 /// The log.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Log {
     settings: Arc<LogSettings>,
+    /// The client that asks about topics; made when it is first needed, and kept.
+    asker: Arc<Mutex<Option<Asker>>>,
 }
+
+type Asker = Arc<BaseConsumer<Logging>>;
 
 /// Passes what librdkafka says on to the program's own log.
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,7 +77,7 @@ impl rdkafka::consumer::ConsumerContext for Logging {}
 impl Log {
     /// The log at the given place. Nothing is connected yet.
     pub fn new(settings: LogSettings) -> Self {
-        Self { settings: Arc::new(settings) }
+        Self { settings: Arc::new(settings), asker: Arc::default() }
     }
 
     /// The addresses that it is reached at.
@@ -101,8 +105,14 @@ impl Log {
         config.create_with_context(context).map_err(|source| LogError::Settings { source })
     }
 
-    fn asker(&self) -> Result<BaseConsumer<Logging>, LogError> {
-        self.create(&self.client(), Logging)
+    fn asker(&self) -> Result<Asker, LogError> {
+        let mut asker = self.asker.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(asker) = &*asker {
+            return Ok(asker.clone());
+        }
+        let made: Asker = Arc::new(self.create(&self.client(), Logging)?);
+        *asker = Some(made.clone());
+        Ok(made)
     }
 
     /// Waits until a broker answers.
@@ -126,7 +136,7 @@ impl Log {
     /// Where the broker does not say.
     pub async fn topic(&self, name: &str) -> Result<Option<TopicLayout>, LogError> {
         let (log, name) = (self.clone(), name.to_owned());
-        blocking(move || log.find_topic(&log.asker()?, &name)).await
+        blocking(move || log.find_topic(&*log.asker()?, &name)).await
     }
 
     fn find_topic(&self, asker: &BaseConsumer<Logging>, name: &str) -> Result<Option<TopicLayout>, LogError> {
@@ -145,9 +155,26 @@ impl Log {
             None => {}
         }
         let partitions = i32::try_from(found.partitions().len()).unwrap_or(i32::MAX);
-        let timeout = i32::try_from(REQUEST_TIMEOUT.as_millis()).unwrap_or(i32::MAX);
-        let id = native::topic_id(asker.client(), name, timeout).map_err(failed)?;
+        let id = native::topic_id(asker.client(), name, timeout_ms()).map_err(failed)?;
         Ok(Some(TopicLayout { topic: Arc::new(Topic { name: name.to_owned(), id }), partitions }))
+    }
+
+    /// Whether a topic is still the one that it was: not deleted, and not created anew since.
+    ///
+    /// # Errors
+    /// Where it is not, or the broker does not say.
+    pub async fn check_identity(&self, dataset: &DatasetId, topic: &Arc<Topic>) -> Result<(), LogError> {
+        let (log, topic, dataset) = (self.clone(), topic.clone(), dataset.clone());
+        blocking(move || {
+            let now = native::topic_id(log.asker()?.client(), &topic.name, timeout_ms());
+            let now =
+                now.map_err(|source| LogError::Topic { operation: "look up", topic: topic.name.clone(), source })?;
+            if now == topic.id {
+                return Ok(());
+            }
+            Err(LogError::Recreated { dataset, topic: topic.name.clone(), before: topic.id, now })
+        })
+        .await
     }
 
     /// A topic with so many partitions, created if it does not exist.
@@ -200,10 +227,14 @@ impl Log {
         let (log, layout) = (self.clone(), layout.clone());
         blocking(move || {
             let asker = log.asker()?;
-            (0..layout.partitions).map(|partition| held(&asker, &layout.topic.name, partition)).collect()
+            (0..layout.partitions).map(|partition| held(&*asker, &layout.topic.name, partition)).collect()
         })
         .await
     }
+}
+
+fn timeout_ms() -> i32 {
+    i32::try_from(REQUEST_TIMEOUT.as_millis()).unwrap_or(i32::MAX)
 }
 
 /// What a partition holds.
@@ -225,4 +256,10 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
 ) -> Result<T, LogError> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(LogError::Stopped))
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").field("settings", &self.settings).finish_non_exhaustive()
+    }
 }
