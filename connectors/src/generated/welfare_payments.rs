@@ -70,7 +70,7 @@ impl Generator for WelfarePayments {
             "amount" => amount.as_str().into(),
             "paid_on" => paid_on.as_str().into(),
             "area_code" => area.as_str().into(),
-            "by_transfer" => Value::Bool(number % 5 != 0),
+            "by_transfer" => Value::Bool(!number.is_multiple_of(5)),
             _ => Value::Null,
         };
         let row = Row::new(self.columns.clone(), self.columns.iter().map(value).collect());

@@ -1,0 +1,11 @@
+//! The commands, one file each.
+
+pub(crate) mod check;
+pub(crate) mod datasets;
+pub(crate) mod demo;
+pub(crate) mod rejects;
+pub(crate) mod resume;
+pub(crate) mod sql;
+pub(crate) mod status;
+pub(crate) mod up;
+pub(crate) mod verify;

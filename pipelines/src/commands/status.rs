@@ -1,0 +1,59 @@
+//! `ruam status`
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::account::accounts;
+use crate::console::{number, say, table};
+use crate::data_dir::Part;
+use crate::deployment::{Deployment, Place};
+
+/// Show how far each dataset is, and what is running.
+///
+/// The embedded log is only asked while it runs; without it, what waits in it is shown as ?.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Status {}
+
+impl Status {
+    pub(crate) async fn run(&self, place: &Place) -> Result<ExitCode> {
+        let deployment = Deployment::open(place.settings()?)?;
+        let mut nothing_runs = true;
+        for part in [Part::Broker, Part::Connectors, Part::Workers, Part::Query] {
+            if let Some(holder) = deployment.data_dir.holder(part) {
+                nothing_runs = false;
+                let address = holder.address.map(|address| format!(" at {address}")).unwrap_or_default();
+                say(format!("{}: process {} ({}){address}", part.name(), holder.pid, holder.command))?;
+            }
+        }
+        if nothing_runs {
+            say(format!(
+                "nothing of this installation runs on this machine ({})",
+                deployment.data_dir.path().display()
+            ))?;
+        }
+        let is_reachable = !deployment.is_embedded() || deployment.data_dir.holder(Part::Broker).is_some();
+        let log = if is_reachable { Some(deployment.open_log().await?) } else { None };
+        let engine = deployment.engine()?;
+        let mut rows = Vec::new();
+        for dataset in deployment.datasets.all.values() {
+            let accounts = accounts(dataset, log.as_ref().map(|log| &log.log), &deployment.lake, &engine).await?;
+            let waiting = accounts.iter().map(|account| account.lag()).sum::<Option<i64>>().filter(|_| log.is_some());
+            rows.push(vec![
+                dataset.spec.id().to_string(),
+                dataset.spec.mode.to_string(),
+                number(accounts.iter().map(|account| account.rows).sum::<u64>()),
+                number(accounts.iter().map(|account| account.rejected).sum::<u64>()),
+                waiting.map_or("?".to_owned(), number),
+                if dataset.spec.generated { "generated" } else { "" }.to_owned(),
+            ]);
+        }
+        say(table(&["dataset", "mode", "rows", "rejects", "waiting", ""], rows, &[2, 3, 4]))?;
+        say(format!("lake: {}", deployment.lake.url()))?;
+        if let Some(log) = log {
+            say(format!("log: {}", log.place))?;
+            log.close().await;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,179 @@
+//! An installation at work: connectors, workers and the SQL server, each until it is stopped.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use ruam_connectors::Overrides;
+use ruam_event::DatasetId;
+use ruam_log::Log;
+use ruam_query::pg::PgServer;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::data_dir::{Part, PartLock};
+use crate::deployment::Deployment;
+use crate::fault::{Patience, supervise};
+use crate::feed::Feed;
+use crate::meter::Meter;
+use crate::port;
+use crate::worker::Worker;
+
+/// How often the lag is looked at.
+const LAG_EVERY: Duration = Duration::from_secs(1);
+
+/// What is running.
+#[derive(Debug)]
+pub struct Running {
+    pub meters: BTreeMap<DatasetId, Arc<Meter>>,
+    pub stop: CancellationToken,
+    /// Where SQL is served.
+    pub query_address: Option<SocketAddr>,
+    threads: Vec<JoinHandle<()>>,
+    query_runtime: Option<tokio::runtime::Runtime>,
+    locks: Vec<PartLock>,
+}
+
+/// How connectors run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pacing {
+    pub overrides: Overrides,
+    /// The most events a second of each source.
+    pub rate: Option<u32>,
+}
+
+impl Running {
+    /// Nothing yet.
+    pub fn new(deployment: &Deployment, stop: CancellationToken) -> Self {
+        let meters = deployment.datasets.all.keys().map(|id| (id.clone(), Arc::new(Meter::new(id.clone())))).collect();
+        Self { meters, stop, query_address: None, threads: Vec::new(), query_runtime: None, locks: Vec::new() }
+    }
+
+    /// Begins to feed topics from their sources.
+    ///
+    /// # Errors
+    /// Where another process of this installation does, or a thread cannot be started.
+    pub fn start_connectors(
+        &mut self,
+        deployment: &Deployment,
+        log: &Log,
+        pacing: Pacing,
+        patience: &Patience,
+    ) -> Result<()> {
+        self.locks.push(deployment.data_dir.take(Part::Connectors)?);
+        for (id, dataset) in deployment.datasets.all.iter().filter(|(_, dataset)| dataset.spec.source.is_some()) {
+            let meter = self.meter(id);
+            let feed = Feed {
+                dataset: dataset.clone(),
+                log: log.clone(),
+                installation: deployment.data_dir.installation.clone(),
+                overrides: pacing.overrides,
+                rate: pacing.rate,
+                meter: meter.clone(),
+                stop: self.stop.clone(),
+                runtime: Handle::current(),
+            };
+            let (stop, patience) = (self.stop.clone(), patience.clone());
+            self.spawn(&format!("feed {id}"), move || supervise("connector", &meter, &stop, &patience, || feed.run()))?;
+        }
+        Ok(())
+    }
+
+    /// Begins to work on the datasets.
+    ///
+    /// # Errors
+    /// Where another process of this installation does, or a thread cannot be started.
+    pub fn start_workers(&mut self, deployment: &Deployment, log: &Log, patience: &Patience) -> Result<()> {
+        self.locks.push(deployment.data_dir.take(Part::Workers)?);
+        for (id, dataset) in &deployment.datasets.all {
+            let meter = self.meter(id);
+            let worker = Worker {
+                dataset: dataset.clone(),
+                log: log.clone(),
+                lake: deployment.lake.clone(),
+                installation: deployment.data_dir.installation.clone(),
+                settings: deployment.settings.worker.clone(),
+                meter: meter.clone(),
+                stop: self.stop.clone(),
+                runtime: Handle::current(),
+            };
+            let (stop, patience) = (self.stop.clone(), patience.clone());
+            self.spawn(&format!("work {id}"), move || supervise("worker", &meter, &stop, &patience, || worker.run()))?;
+        }
+        let topics =
+            deployment.datasets.all.iter().map(|(id, dataset)| (dataset.spec.topic(), self.meter(id))).collect();
+        tokio::spawn(watch_lag(topics, log.clone(), self.stop.clone()));
+        Ok(())
+    }
+
+    /// Begins to answer SQL, on threads of its own, so that a heavy query does not hold up the log.
+    ///
+    /// # Errors
+    /// Where the address cannot be listened at.
+    pub async fn start_query(&mut self, deployment: &Deployment) -> Result<()> {
+        let address = deployment.settings.query.listen;
+        anyhow::ensure!(
+            port::is_loopback(&address),
+            "query.listen = \"{address}\" would let anybody on the network read the lake: there is no sign-on yet. Use 127.0.0.1"
+        );
+        let listener = port::listen(address, "query.listen").await?;
+        let lock = deployment.data_dir.take(Part::Query)?;
+        let address = listener.local_addr()?;
+        lock.tell(Some(address))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("ruam-query").enable_all().build();
+        let runtime = runtime.context("cannot start the threads that answer SQL")?;
+        let listener = listener.into_std()?;
+        let engine = deployment.engine()?;
+        let _entered = runtime.enter();
+        let server = PgServer::new(&engine, tokio::net::TcpListener::from_std(listener)?)?;
+        runtime.spawn(server.serve(self.stop.clone()));
+        self.locks.push(lock);
+        self.query_runtime = Some(runtime);
+        self.query_address = Some(address);
+        Ok(())
+    }
+
+    fn meter(&self, id: &DatasetId) -> Arc<Meter> {
+        self.meters.get(id).cloned().unwrap_or_else(|| Arc::new(Meter::new(id.clone())))
+    }
+
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+        self.threads.push(thread.context("cannot start a thread")?);
+        Ok(())
+    }
+
+    /// Stops everything; what waits is committed.
+    pub async fn close(mut self) {
+        self.stop.cancel();
+        let threads = std::mem::take(&mut self.threads);
+        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+        if joined.await.is_err() {
+            tracing::error!("a thread ended by a bug; please report this with the log");
+        }
+        if let Some(runtime) = self.query_runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Looks every so often how many records of each dataset are in the log and not committed.
+async fn watch_lag(topics: Vec<(String, Arc<Meter>)>, log: Log, stop: CancellationToken) {
+    while tokio::time::timeout(LAG_EVERY, stop.cancelled()).await.is_err() {
+        for (topic, meter) in &topics {
+            let lag = lag_of(&log, topic, meter).await;
+            meter.lag.store(lag.unwrap_or(-1), Ordering::Relaxed);
+        }
+    }
+}
+
+async fn lag_of(log: &Log, topic: &str, meter: &Meter) -> Option<i64> {
+    let held = log.held(&log.topic(topic).await.ok()??).await.ok()?;
+    let offsets = meter.offsets();
+    let lag = held.iter().zip(0..).filter_map(|(held, index)| Some(held.end - offsets.get(&index)?));
+    (!offsets.is_empty()).then(|| lag.sum())
+}

@@ -1,0 +1,277 @@
+//! A topic into its tables: subscriber, transform and writer, wired as three stages that work at the
+//! same time.
+//!
+//! ```text
+//! reader thread     records out of librdkafka, a run of one partition at a time
+//!     | at most one run waits
+//! transform thread  records to rows and rejects
+//!     | at most one batch waits
+//! writer thread     rows to Parquet, and a commit every so often
+//! ```
+//!
+//! Nothing else waits anywhere, so that memory does not grow with the backlog. When partitions come
+//! or go, what is not committed is dropped and read again from where the tables are.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ruam_event::{Classify, Partition, Records, Topic};
+use ruam_lake::{Batch, Contract, DatasetWriter, Lake, TableKind, TableName};
+use ruam_log::subscriber::{Assignment, Bounds};
+use ruam_log::{Delivery, Log, LogError, Subscriber, TopicLayout};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::WorkerSection;
+use crate::fault::{FlowError, rest};
+use crate::meter::{Arrivals, Meter};
+use crate::specs::Dataset;
+
+/// The most records and bytes of a run.
+const RUN_RECORDS: usize = 50_000;
+const RUN_BYTES: usize = 8 << 20;
+/// How long a run waits for more records. Commits wait longer, so this only has to be long enough
+/// for a run to be worth its overhead.
+const LINGER: Duration = Duration::from_millis(50);
+/// How often stages look whether they are to stop.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Works on one dataset.
+#[derive(Debug)]
+pub struct Worker {
+    pub dataset: Dataset,
+    pub log: Log,
+    pub lake: Lake,
+    /// The installation's name, by which the broker knows its readers again.
+    pub installation: String,
+    pub settings: WorkerSection,
+    pub meter: Arc<Meter>,
+    pub stop: CancellationToken,
+    pub runtime: Handle,
+}
+
+/// What the transform hands to the writer.
+enum Step {
+    Assigned(Assignment),
+    Batch(Box<Batch>, Arrivals),
+}
+
+impl Worker {
+    /// Works until it is stopped; what waits is committed then.
+    ///
+    /// # Errors
+    /// Where the flow cannot go on; it may be run again.
+    pub fn run(&self) -> Result<(), FlowError> {
+        let Some(layout) = self.find_topic()? else { return Ok(()) };
+        let writer = self.runtime.block_on(DatasetWriter::open(&self.lake, contract(&self.dataset)))?;
+        let topic = layout.topic.clone();
+        let subscriber = self.subscribe(layout)?;
+        self.meter.set_trouble("worker", None);
+        let done = AtomicBool::new(false);
+        let committed = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            let (to_transform, from_reader) = sync_channel(1);
+            let (to_writer, from_transform) = sync_channel(1);
+            let (done, committed) = (&done, &committed);
+            let reader = scope.spawn(move || self.read(subscriber, &to_transform, done, committed));
+            let transform = scope.spawn(move || self.transform(&from_reader, &to_writer));
+            let written = self.write(writer, from_transform, &topic, committed);
+            done.store(true, Ordering::Release);
+            let read = reader.join().unwrap_or(Err(FlowError::Thread("reader")));
+            let transformed = transform.join().unwrap_or(Err(FlowError::Thread("transform")));
+            // When a stage fails, those after it see no more than its end.
+            read.and(transformed).and(written)
+        })
+    }
+
+    /// The dataset's topic: that of a connector is made, that of somebody else is waited for.
+    fn find_topic(&self) -> Result<Option<TopicLayout>, FlowError> {
+        let spec = &self.dataset.spec;
+        if spec.source.is_some() {
+            return Ok(Some(self.runtime.block_on(self.log.ensure_topic(&spec.topic(), spec.partitions()))?));
+        }
+        loop {
+            if let Some(layout) = self.runtime.block_on(self.log.topic(&spec.topic()))? {
+                return Ok(Some(layout));
+            }
+            self.meter.set_trouble(
+                "worker",
+                Some(format!("topic `{}` does not exist yet; waiting for whoever fills it", spec.topic())),
+            );
+            if rest(&self.stop, Duration::from_secs(5)) {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn subscribe(&self, layout: TopicLayout) -> Result<Subscriber, FlowError> {
+        let id = self.dataset.spec.id().clone();
+        let (lake, runtime, name) = (self.lake.clone(), self.runtime.clone(), TableName::new(&id, TableKind::Rows));
+        let starts = move |partitions: &[Partition]| {
+            let progress = runtime.block_on(lake.progress(&name, partitions)).map_err(|error| {
+                let fault = error.fault();
+                LogError::Start { dataset: name.dataset.clone(), source: Box::new(error), fault }
+            })?;
+            Ok(progress.into_iter().map(|progress| progress.map(|progress| progress.next)).collect())
+        };
+        let prefetch_kbytes = self.settings.prefetch_mb.max(1) * 1024;
+        let bounds = Bounds { records: RUN_RECORDS, bytes: RUN_BYTES, linger: LINGER, prefetch_kbytes };
+        Ok(Subscriber::open(&self.log, &id, layout, &self.installation, bounds, Box::new(starts))?)
+    }
+
+    fn read(
+        &self,
+        mut subscriber: Subscriber,
+        out: &SyncSender<Delivery>,
+        done: &AtomicBool,
+        committed: &Mutex<Vec<(i32, i64)>>,
+    ) -> Result<(), FlowError> {
+        while !self.stop.is_cancelled() && !done.load(Ordering::Acquire) {
+            let offsets = std::mem::take(&mut *committed.lock().unwrap_or_else(PoisonError::into_inner));
+            if !offsets.is_empty() {
+                subscriber.show_progress(&offsets);
+            }
+            let Some(delivery) = subscriber.next(LOOK)? else { continue };
+            if out.send(delivery).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn transform(&self, deliveries: &Receiver<Delivery>, out: &SyncSender<Step>) -> Result<(), FlowError> {
+        for delivery in deliveries {
+            let step = match delivery {
+                Delivery::Assigned(assignment) => Step::Assigned(assignment),
+                Delivery::Records(records) => {
+                    let normalised = self.dataset.transform.apply(&records)?;
+                    let arrivals = arrivals(&records);
+                    let batch = Batch {
+                        partition: records.partition.clone(),
+                        range: records.range,
+                        records: records.len() as u64,
+                        rows: normalised.rows,
+                        ops: normalised.ops,
+                        unchanged: normalised.unchanged,
+                        rejects: normalised.rejects,
+                        filtered: normalised.filtered,
+                    };
+                    Step::Batch(Box::new(batch), arrivals)
+                }
+            };
+            if out.send(step).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(
+        &self,
+        mut writer: DatasetWriter,
+        steps: Receiver<Step>,
+        topic: &Arc<Topic>,
+        committed: &Mutex<Vec<(i32, i64)>>,
+    ) -> Result<(), FlowError> {
+        let interval = Duration::from_millis(self.settings.commit_interval_ms);
+        let mut waiting = Waiting::default();
+        loop {
+            let patience =
+                waiting.since.map_or(LOOK, |since| (since + interval).saturating_duration_since(Instant::now()));
+            match steps.recv_timeout(patience) {
+                Ok(Step::Assigned(assignment)) => {
+                    waiting = Waiting::default();
+                    self.runtime.block_on(writer.assign(&assignment))?;
+                    self.meter.assigned(assignment.iter().map(|(partition, start)| (partition.index, *start)));
+                }
+                Ok(Step::Batch(batch, arrivals)) => {
+                    waiting.add(batch.records, arrivals);
+                    self.runtime.block_on(writer.write(*batch))?;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    // Stopped, or an earlier stage failed: what has come this far is whole.
+                    return self.commit(&mut writer, &mut waiting, topic, committed);
+                }
+            }
+            let is_full = writer.waiting_records() >= self.settings.commit_records
+                || writer.waiting_bytes() >= self.settings.commit_mb << 20;
+            let is_due = waiting.since.is_some_and(|since| since.elapsed() >= interval);
+            if is_full || is_due {
+                self.commit(&mut writer, &mut waiting, topic, committed)?;
+            }
+        }
+    }
+
+    fn commit(
+        &self,
+        writer: &mut DatasetWriter,
+        waiting: &mut Waiting,
+        topic: &Arc<Topic>,
+        committed: &Mutex<Vec<(i32, i64)>>,
+    ) -> Result<(), FlowError> {
+        if waiting.since.is_none() {
+            return Ok(());
+        }
+        // Records of a topic that has been created anew in the meantime must not pass for the old
+        // one's. Whatever was read before this look is of the topic that it finds.
+        self.runtime.block_on(self.log.check_identity(self.dataset.spec.id(), topic))?;
+        let Waiting { records, arrivals, .. } = std::mem::take(waiting);
+        if let Some(result) = self.runtime.block_on(writer.commit())? {
+            let arrivals = arrivals.into_iter().collect();
+            self.meter.committed(records, &result, &arrivals);
+            let offsets = result.offsets.iter().map(|(partition, offset)| (partition.index, *offset));
+            committed.lock().unwrap_or_else(PoisonError::into_inner).extend(offsets);
+        }
+        Ok(())
+    }
+}
+
+/// What waits for the next commit.
+#[derive(Default)]
+struct Waiting {
+    since: Option<Instant>,
+    records: u64,
+    arrivals: BTreeMap<i64, u64>,
+}
+
+impl Waiting {
+    fn add(&mut self, records: u64, arrivals: Arrivals) {
+        self.since.get_or_insert_with(Instant::now);
+        self.records += records;
+        for (at, count) in arrivals {
+            *self.arrivals.entry(at).or_default() += count;
+        }
+    }
+}
+
+/// When the records of a run reached the log; those of one millisecond together.
+fn arrivals(records: &Records) -> Arrivals {
+    let mut arrivals: Arrivals = Vec::new();
+    for arrived in &records.arrived {
+        match arrivals.last_mut() {
+            Some((at, count)) if at == arrived => *count += 1,
+            _ => arrivals.push((*arrived, 1)),
+        }
+    }
+    arrivals
+}
+
+/// What a dataset's tables are to be.
+pub fn contract(dataset: &Dataset) -> Contract {
+    let spec = &dataset.spec;
+    let generated = if spec.generated { "GENERATED DATA. " } else { "" };
+    Contract {
+        dataset: spec.id().clone(),
+        description: format!("{generated}{} / {}", spec.title.en, spec.title.th),
+        mode: spec.mode,
+        key: if spec.mode == ruam_event::Mode::Upsert { spec.key() } else { Vec::new() },
+        history: spec.history,
+        rows: dataset.transform.schema().clone(),
+        rejects: ruam_transform::reject::SCHEMA.clone(),
+        refuse: Arc::new(ruam_transform::reject::unresolved),
+    }
+}
