@@ -20,42 +20,42 @@ use crate::specs::Dataset;
 
 /// The books of one partition.
 #[derive(Clone, Debug, Default)]
-pub struct Account {
+pub(crate) struct Account {
     /// The partition's number.
-    pub partition: i32,
+    pub(crate) partition: i32,
     /// What the log holds; none where the log was not asked or has no such topic.
-    pub held: Option<OffsetRange>,
+    pub(crate) held: Option<OffsetRange>,
     /// How far the table is.
-    pub progress: Option<Progress>,
+    pub(crate) progress: Option<Progress>,
     /// Rows that came from this partition.
-    pub rows: u64,
+    pub(crate) rows: u64,
     /// How many of them share their record with another, which would be a row counted twice.
-    pub doubled: u64,
+    pub(crate) doubled: u64,
     /// Records of this partition that were rejected.
-    pub rejected: u64,
+    pub(crate) rejected: u64,
 }
 
 impl Account {
     /// Records that were read.
-    pub fn published(&self) -> u64 {
+    pub(crate) fn published(&self) -> u64 {
         self.progress.map_or(0, |progress| progress.records())
     }
 
     /// Records that were not read yet, as far as is known.
-    pub fn lag(&self) -> Option<i64> {
+    pub(crate) fn lag(&self) -> Option<i64> {
         let held = self.held?;
         Some(held.end - self.progress.map_or(held.start, |progress| progress.next))
     }
 
     /// What the books are out by; zero where they balance.
-    pub fn difference(&self) -> i64 {
+    pub(crate) fn difference(&self) -> i64 {
         let progress = self.progress.unwrap_or_default();
         let sum = self.rows + self.rejected + progress.filtered + progress.folded;
         self.published() as i64 - sum as i64
     }
 
     /// Whether nothing is missing and nothing is there twice.
-    pub fn balances(&self) -> bool {
+    pub(crate) fn balances(&self) -> bool {
         self.difference() == 0 && self.doubled == 0
     }
 }
@@ -64,7 +64,12 @@ impl Account {
 ///
 /// # Errors
 /// Where the log or the lake does not answer.
-pub async fn accounts(dataset: &Dataset, log: Option<&Log>, lake: &Lake, engine: &Engine) -> Result<Vec<Account>> {
+pub(crate) async fn accounts(
+    dataset: &Dataset,
+    log: Option<&Log>,
+    lake: &Lake,
+    engine: &Engine,
+) -> Result<Vec<Account>> {
     let spec = &dataset.spec;
     let layout = match log {
         Some(log) => log.topic(&spec.topic()).await?,
@@ -137,7 +142,7 @@ async fn counts(engine: &Engine, sql: &str) -> Result<Vec<(i32, [u64; 2])>> {
 ///
 /// # Errors
 /// Where the query fails.
-pub async fn text_counts(engine: &Engine, sql: &str) -> Result<Vec<(String, u64)>> {
+pub(crate) async fn text_counts(engine: &Engine, sql: &str) -> Result<Vec<(String, u64)>> {
     let batches: Vec<RecordBatch> = engine.query(sql).await?.try_collect().await?;
     let mut found = Vec::new();
     for batch in batches {

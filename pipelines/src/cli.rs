@@ -18,7 +18,7 @@ use crate::deployment::Place;
 /// verify` proves it.
 #[derive(Debug, Parser)]
 #[command(name = "ruam", version, max_term_width = 100, disable_help_subcommand = true)]
-pub struct Cli {
+struct Cli {
     #[command(flatten)]
     place: Place,
     #[command(subcommand)]

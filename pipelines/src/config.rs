@@ -11,84 +11,84 @@ use ruam_event::Secret;
 use serde::Deserialize;
 
 /// The file that is read when none is named.
-pub const DEFAULT_FILE: &str = "ruam.toml";
+pub(crate) const DEFAULT_FILE: &str = "ruam.toml";
 
 /// The settings.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Where this machine keeps what it needs: the embedded log, a lake of files, extracts.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// The folder of dataset files; none takes `specs` or `pipelines/specs`, or the built-in ones.
-    pub specs: Option<PathBuf>,
+    pub(crate) specs: Option<PathBuf>,
     /// The log.
-    pub log: LogSection,
+    pub(crate) log: LogSection,
     /// The lake.
-    pub lake: LakeSection,
+    pub(crate) lake: LakeSection,
     /// Queries.
-    pub query: QuerySection,
+    pub(crate) query: QuerySection,
     /// Workers.
-    pub worker: WorkerSection,
+    pub(crate) worker: WorkerSection,
     /// Limits on what comes in.
-    pub limits: LimitsSection,
+    pub(crate) limits: LimitsSection,
 }
 
 /// The log.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct LogSection {
+pub(crate) struct LogSection {
     /// Addresses of Kafka brokers. None: the embedded broker, which runs in this process.
-    pub bootstrap_servers: Option<String>,
+    pub(crate) bootstrap_servers: Option<String>,
     /// Settings of librdkafka, such as security.protocol and sasl.password.
-    pub properties: BTreeMap<String, Secret>,
+    pub(crate) properties: BTreeMap<String, Secret>,
     /// How many copies a topic gets that is created; -1 is the broker's default.
-    pub replication: i32,
+    pub(crate) replication: i32,
     /// Where the embedded broker listens; port 0 is any free one.
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// How long the embedded broker keeps records.
-    pub retention_hours: u64,
+    pub(crate) retention_hours: u64,
 }
 
 /// The lake.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct LakeSection {
+pub(crate) struct LakeSection {
     /// A path or a URL (s3://, gs://, az://). None: the folder `lake` in the data directory.
-    pub url: Option<String>,
+    pub(crate) url: Option<String>,
     /// Settings of the store, such as aws_region, aws_endpoint and aws_secret_access_key.
-    pub options: BTreeMap<String, Secret>,
+    pub(crate) options: BTreeMap<String, Secret>,
 }
 
 /// Queries.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct QuerySection {
+pub(crate) struct QuerySection {
     /// Where PostgreSQL's protocol is served.
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// The most memory of all queries together, in MB.
-    pub memory_mb: usize,
+    pub(crate) memory_mb: usize,
 }
 
 /// Workers.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct WorkerSection {
+pub(crate) struct WorkerSection {
     /// How long records wait for others to be committed with, in milliseconds.
-    pub commit_interval_ms: u64,
+    pub(crate) commit_interval_ms: u64,
     /// The most records of one commit.
-    pub commit_records: u64,
+    pub(crate) commit_records: u64,
     /// The most memory that records waiting for a commit take, in MB, for each dataset.
-    pub commit_mb: usize,
+    pub(crate) commit_mb: usize,
     /// How much is read ahead of each dataset's topic, in MB.
-    pub prefetch_mb: usize,
+    pub(crate) prefetch_mb: usize,
 }
 
 /// Limits on what comes in.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct LimitsSection {
+pub(crate) struct LimitsSection {
     /// The most bytes of a record; a larger one is rejected.
-    pub max_record_bytes: usize,
+    pub(crate) max_record_bytes: usize,
 }
 
 impl Default for Settings {
@@ -137,7 +137,7 @@ impl Default for LimitsSection {
 
 /// A mistake in the settings.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read {path}: {source}. Correct --config, or leave it away for the defaults")]
     Unreadable {
@@ -165,7 +165,7 @@ impl Settings {
     ///
     /// # Errors
     /// Where it cannot be read, or a key or value is not known.
-    pub fn read(path: &Path, environment: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+    pub(crate) fn read(path: &Path, environment: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
         Self::parse(path, &text, environment)
@@ -175,7 +175,11 @@ impl Settings {
     ///
     /// # Errors
     /// Where a key or value is not known, or a variable is not set.
-    pub fn parse(path: &Path, text: &str, environment: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+    pub(crate) fn parse(
+        path: &Path,
+        text: &str,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
         let (text, secrets) = substitute(path, text, environment)?;
         toml::from_str(&text).map_err(|error: toml::de::Error| {
             let line = error.span().map_or(1, |span| line_of(&text, span.start));

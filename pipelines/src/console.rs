@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, TableComponent, presets};
 use indicatif::MultiProgress;
+use ruam_query::format;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -12,12 +13,12 @@ use tracing_subscriber::fmt::MakeWriter;
 static PROGRESS: OnceLock<MultiProgress> = OnceLock::new();
 
 /// The progress lines of the process.
-pub fn progress() -> &'static MultiProgress {
+pub(crate) fn progress() -> &'static MultiProgress {
     PROGRESS.get_or_init(MultiProgress::new)
 }
 
 /// Begins to log to the error stream: `filter` as long as RUST_LOG does not say otherwise.
-pub fn start_log(filter: &str, json: bool) {
+pub(crate) fn start_log(filter: &str, json: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(BesideProgress).with_target(false);
     let started =
@@ -63,56 +64,57 @@ impl Drop for Line {
 }
 
 /// Prints a line. A reader that has gone away (`| head`) ends the program quietly.
-pub fn say(text: impl AsRef<str>) -> io::Result<()> {
+pub(crate) fn say(text: impl AsRef<str>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{}", text.as_ref())?;
     out.flush()
 }
 
 /// Prints a line of progress to the error stream, where it is not a terminal.
-pub fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     // Nobody can be told that the error stream is gone.
     let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Prints what went wrong to the error stream.
-pub fn complain(text: &str) {
+pub(crate) fn complain(text: &str) {
     // Nobody can be told that the error stream is gone.
     let _ = writeln!(io::stderr(), "ruam: {text}");
 }
 
 /// The width of the terminal, if the output goes to one; else what COLUMNS says, if anything.
-pub fn width() -> Option<u16> {
+pub(crate) fn width() -> Option<u16> {
     let columns = || std::env::var("COLUMNS").ok()?.parse().ok();
     columns().or_else(|| io::stdout().is_terminal().then(|| Table::new().width()).flatten())
 }
 
-/// A table. `right` names the columns of numbers.
-pub fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
+/// A table, with a header or (`&[]`) without. `right` names the columns of numbers.
+pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
     let mut table = Table::new();
     // No lines between columns: a row of figures for a dataset fits into 80 columns so.
-    table.load_preset(presets::NOTHING).set_style(TableComponent::HeaderLines, '─').set_style(TableComponent::MiddleHeaderIntersections, '─');
+    table.load_preset(presets::NOTHING).set_style(TableComponent::HeaderLines, '─');
     table.set_content_arrangement(ContentArrangement::Dynamic);
-    if let Some(width) = width() {
-        table.set_width(width);
-    }
-    table.set_header(header);
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 1));
-    }
-    for index in right {
-        if let Some(column) = table.column_mut(*index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
+    if !header.is_empty() {
+        table.set_header(header);
     }
     for row in rows {
         table.add_row(row);
     }
+    let natural: u16 = table.column_max_content_widths().iter().map(|width| width + 2).sum();
+    let gap = if width().is_none_or(|width| natural <= width) { 2 } else { 1 };
+    let last = table.column_count().saturating_sub(1);
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, if index == last { 0 } else { gap }));
+        if right.contains(&index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    format::fit(&mut table, width(), right, usize::from(gap));
     table.trim_fmt()
 }
 
 /// A number with separators: `1,234,567`.
-pub fn number(number: impl TryInto<i128>) -> String {
+pub(crate) fn number(number: impl TryInto<i128>) -> String {
     let number: i128 = number.try_into().unwrap_or_default();
     let digits = number.unsigned_abs().to_string();
     let mut grouped = String::new();
@@ -126,7 +128,7 @@ pub fn number(number: impl TryInto<i128>) -> String {
 }
 
 /// A size: `1.4 MB`.
-pub fn bytes(bytes: u64) -> String {
+pub(crate) fn bytes(bytes: u64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];
     let (mut size, mut unit) = (bytes as f64, 0);
     while size >= 999.5 && unit + 1 < units.len() {
@@ -137,7 +139,7 @@ pub fn bytes(bytes: u64) -> String {
 }
 
 /// A time: `850 ms`, `12.3 s`, `4 min 10 s`.
-pub fn millis(millis: u64) -> String {
+pub(crate) fn millis(millis: u64) -> String {
     match millis {
         0..1000 => format!("{millis} ms"),
         1000..120_000 => format!("{:.1} s", millis as f64 / 1000.0),
@@ -146,7 +148,7 @@ pub fn millis(millis: u64) -> String {
 }
 
 /// How this program was called, for advice that works when it is copied.
-pub fn program() -> &'static str {
+pub(crate) fn program() -> &'static str {
     if std::env::var_os("CARGO").is_some() { "cargo run --release --" } else { "ruam" }
 }
 

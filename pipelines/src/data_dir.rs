@@ -22,15 +22,15 @@ const FORMAT: u32 = 1;
 
 /// The data directory.
 #[derive(Clone, Debug)]
-pub struct DataDir {
+pub(crate) struct DataDir {
     path: PathBuf,
     /// The installation's name, by which brokers know it again.
-    pub installation: String,
+    pub(crate) installation: String,
 }
 
 /// A part of the work that one process does at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub(crate) enum Part {
     /// The embedded broker.
     Broker,
     /// Connectors.
@@ -43,7 +43,7 @@ pub enum Part {
 
 impl Part {
     /// Its name.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Broker => "broker",
             Self::Connectors => "connectors",
@@ -55,20 +55,20 @@ impl Part {
 
 /// Holds a part until it is dropped.
 #[derive(Debug)]
-pub struct PartLock {
+pub(crate) struct PartLock {
     file: File,
     about: PathBuf,
 }
 
 /// Who does a part.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Holder {
+pub(crate) struct Holder {
     /// The process.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// What it was started as.
-    pub command: String,
+    pub(crate) command: String,
     /// Where it listens, if it does.
-    pub address: Option<SocketAddr>,
+    pub(crate) address: Option<SocketAddr>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -79,7 +79,7 @@ struct Layout {
 
 /// What can be wrong with a data directory.
 #[derive(Debug, thiserror::Error)]
-pub enum DataDirError {
+pub(crate) enum DataDirError {
     /// It cannot be read or written.
     #[error(
         "cannot use the data directory {path}: {source}. Give this user the right to write there, or choose another with --data-dir"
@@ -121,7 +121,7 @@ impl DataDir {
     ///
     /// # Errors
     /// Where it cannot be used, or is of another version, or something else.
-    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
         let failed = |source| DataDirError::Io { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(failed)?;
         let path = fs::canonicalize(path).map_err(failed)?;
@@ -147,22 +147,22 @@ impl DataDir {
     }
 
     /// Its path.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Where the embedded broker keeps its records.
-    pub fn log(&self) -> PathBuf {
+    pub(crate) fn log(&self) -> PathBuf {
         self.path.join("log")
     }
 
     /// Where the lake is, unless it is elsewhere.
-    pub fn lake(&self) -> PathBuf {
+    pub(crate) fn lake(&self) -> PathBuf {
         self.path.join("lake")
     }
 
     /// Where extracts go.
-    pub fn extracts(&self) -> PathBuf {
+    pub(crate) fn extracts(&self) -> PathBuf {
         self.path.join("extracts")
     }
 
@@ -174,7 +174,7 @@ impl DataDir {
     ///
     /// # Errors
     /// Where another process has it.
-    pub fn take(&self, part: Part) -> Result<PartLock, DataDirError> {
+    pub(crate) fn take(&self, part: Part) -> Result<PartLock, DataDirError> {
         let lock = self.path.join("run").join(format!("{}.lock", part.name()));
         let file = OpenOptions::new()
             .create(true)
@@ -199,7 +199,7 @@ impl DataDir {
     }
 
     /// Who does a part of the work at present, if anybody does.
-    pub fn holder(&self, part: Part) -> Option<Holder> {
+    pub(crate) fn holder(&self, part: Part) -> Option<Holder> {
         let lock = self.path.join("run").join(format!("{}.lock", part.name()));
         let file = File::open(lock).ok()?;
         // A shared lock is to be had exactly while nobody holds the part.
@@ -221,7 +221,7 @@ impl DataDir {
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub fn contents(&self) -> Result<Vec<(PathBuf, u64)>, DataDirError> {
+    pub(crate) fn contents(&self) -> Result<Vec<(PathBuf, u64)>, DataDirError> {
         let folders = ["log", "lake", "extracts"].map(|name| self.path.join(name));
         let present = folders.into_iter().filter(|folder| folder.exists());
         present.map(|folder| size(&folder).map(|bytes| (folder, bytes)).map_err(|source| self.failed(source))).collect()
@@ -231,7 +231,7 @@ impl DataDir {
     ///
     /// # Errors
     /// Where something cannot be deleted.
-    pub fn clear(&self) -> Result<(), DataDirError> {
+    pub(crate) fn clear(&self) -> Result<(), DataDirError> {
         for (folder, _) in self.contents()? {
             fs::remove_dir_all(folder).map_err(|source| self.failed(source))?;
         }
@@ -244,7 +244,7 @@ impl PartLock {
     ///
     /// # Errors
     /// Where the file cannot be written.
-    pub fn tell(&self, address: Option<SocketAddr>) -> io::Result<()> {
+    pub(crate) fn tell(&self, address: Option<SocketAddr>) -> io::Result<()> {
         let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
         let holder = Holder { pid: std::process::id(), command: format!("ruam {command}").trim().to_owned(), address };
         fs::write(&self.about, serde_json::to_vec(&holder)?)

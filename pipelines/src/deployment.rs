@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use ruam_event::{DatasetId, Mode};
 use ruam_lake::{Lake, changes_schema};
 use ruam_log::embedded::{EmbeddedBroker, EmbeddedSettings};
 use ruam_log::{Log, LogSettings};
@@ -22,16 +21,16 @@ const REACH: Duration = Duration::from_secs(10);
 
 /// Where the settings come from, as the command line has it.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct Place {
+pub(crate) struct Place {
     /// The settings of the installation [default: ruam.toml, if there is one]
     #[arg(long, global = true, value_name = "FILE", env = "RUAM_CONFIG", help_heading = "Installation")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// The folder that holds the embedded log, the lake and the extracts [default: ruam-data]
     #[arg(long, global = true, value_name = "DIR", env = "RUAM_DATA_DIR", help_heading = "Installation")]
-    pub data_dir: Option<PathBuf>,
+    pub(crate) data_dir: Option<PathBuf>,
     /// The folder of dataset files [default: specs or pipelines/specs, or those built in]
     #[arg(long, global = true, value_name = "DIR", env = "RUAM_SPECS", help_heading = "Installation")]
-    pub specs: Option<PathBuf>,
+    pub(crate) specs: Option<PathBuf>,
 }
 
 impl Place {
@@ -39,7 +38,7 @@ impl Place {
     ///
     /// # Errors
     /// Where the file is wrong.
-    pub fn settings(&self) -> Result<Settings> {
+    pub(crate) fn settings(&self) -> Result<Settings> {
         let environment = |name: &str| std::env::var(name).ok();
         let mut settings = match &self.config {
             Some(path) => Settings::read(path, environment)?,
@@ -58,25 +57,25 @@ impl Place {
 
 /// An installation.
 #[derive(Debug)]
-pub struct Deployment {
-    pub settings: Settings,
-    pub data_dir: DataDir,
-    pub datasets: Datasets,
-    pub lake: Lake,
+pub(crate) struct Deployment {
+    pub(crate) settings: Settings,
+    pub(crate) data_dir: DataDir,
+    pub(crate) datasets: Datasets,
+    pub(crate) lake: Lake,
 }
 
 /// The log, and the broker if it runs in this process.
 #[derive(Debug)]
-pub struct OpenLog {
-    pub log: Log,
+pub(crate) struct OpenLog {
+    pub(crate) log: Log,
     /// Whose broker it is, for people.
-    pub place: String,
+    pub(crate) place: String,
     broker: Option<(EmbeddedBroker, PartLock)>,
 }
 
 impl OpenLog {
     /// Stops the broker, if it runs here.
-    pub async fn close(self) {
+    pub(crate) async fn close(self) {
         if let Some((broker, _lock)) = self.broker {
             broker.stop().await;
         }
@@ -88,7 +87,7 @@ impl Deployment {
     ///
     /// # Errors
     /// Where its settings or dataset files are wrong, or its data directory cannot be used.
-    pub fn open(settings: Settings) -> Result<Self> {
+    pub(crate) fn open(settings: Settings) -> Result<Self> {
         let datasets = Datasets::load(settings.specs.as_deref(), settings.limits.max_record_bytes)?;
         let data_dir = DataDir::open(&settings.data_dir)?;
         let address = match &settings.lake.url {
@@ -100,7 +99,7 @@ impl Deployment {
     }
 
     /// Whether the log is the embedded one.
-    pub fn is_embedded(&self) -> bool {
+    pub(crate) fn is_embedded(&self) -> bool {
         self.settings.log.bootstrap_servers.is_none()
     }
 
@@ -109,7 +108,7 @@ impl Deployment {
     ///
     /// # Errors
     /// Where no broker answers or the embedded one cannot start.
-    pub async fn open_log(&self) -> Result<OpenLog> {
+    pub(crate) async fn open_log(&self) -> Result<OpenLog> {
         let section = &self.settings.log;
         let connect = |servers: String| {
             Log::new(LogSettings {
@@ -165,7 +164,7 @@ impl Deployment {
     }
 
     /// The datasets as queries see them.
-    pub fn query_datasets(&self) -> Vec<Arc<QueryDataset>> {
+    pub(crate) fn query_datasets(&self) -> Vec<Arc<QueryDataset>> {
         let dataset = |dataset: &crate::specs::Dataset| {
             let rows = dataset.transform.schema().clone();
             let changes = dataset.spec.history.then(|| changes_schema(&rows));
@@ -179,13 +178,8 @@ impl Deployment {
     ///
     /// # Errors
     /// Where it cannot be set up.
-    pub fn engine(&self) -> Result<Engine> {
+    pub(crate) fn engine(&self) -> Result<Engine> {
         let settings = EngineSettings { memory: self.settings.query.memory_mb << 20 };
         Ok(Engine::new(self.lake.clone(), self.query_datasets(), settings)?)
-    }
-
-    /// The mode of a dataset.
-    pub fn mode(&self, id: &DatasetId) -> Mode {
-        self.datasets.all.get(id).map_or(Mode::Append, |dataset| dataset.spec.mode)
     }
 }

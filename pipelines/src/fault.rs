@@ -20,7 +20,7 @@ const RECOVERED: Duration = Duration::from_secs(20);
 
 /// An error that ends a flow.
 #[derive(Debug, thiserror::Error)]
-pub enum FlowError {
+pub(crate) enum FlowError {
     /// Of the log.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -55,7 +55,7 @@ impl Classify for FlowError {
 
 /// What to do when a person has to act.
 #[derive(Clone, Debug)]
-pub enum Patience {
+pub(crate) enum Patience {
     /// Say so, and look again now and then: the person may act while this runs.
     Wait,
     /// Stop everything.
@@ -64,7 +64,7 @@ pub enum Patience {
 
 /// Runs a flow until it ends by itself or is stopped; tries again after an error, later each time.
 /// The meter says what is the trouble as long as there is any.
-pub fn supervise(
+pub(crate) fn supervise(
     part: &'static str,
     meter: &Meter,
     stop: &CancellationToken,
@@ -115,7 +115,7 @@ pub fn supervise(
 }
 
 /// Waits for a while, or until it is stopped; says which.
-pub fn rest(stop: &CancellationToken, time: Duration) -> bool {
+pub(crate) fn rest(stop: &CancellationToken, time: Duration) -> bool {
     let until = Instant::now() + time;
     while !stop.is_cancelled() {
         let left = until.saturating_duration_since(Instant::now());

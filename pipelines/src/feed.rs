@@ -21,17 +21,17 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Feeds one dataset's topic from its source.
 #[derive(Debug)]
-pub struct Feed {
-    pub dataset: Dataset,
-    pub log: Log,
+pub(crate) struct Feed {
+    pub(crate) dataset: Dataset,
+    pub(crate) log: Log,
     /// The installation's name, by which the broker knows its lease again.
-    pub installation: String,
-    pub overrides: Overrides,
+    pub(crate) installation: String,
+    pub(crate) overrides: Overrides,
     /// The most events a second; none where the source may go as fast as it can.
-    pub rate: Option<u32>,
-    pub meter: Arc<Meter>,
-    pub stop: CancellationToken,
-    pub runtime: Handle,
+    pub(crate) rate: Option<u32>,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) runtime: Handle,
 }
 
 impl Feed {
@@ -39,7 +39,7 @@ impl Feed {
     ///
     /// # Errors
     /// Where the flow cannot go on; it may be run again.
-    pub fn run(&self) -> Result<(), FlowError> {
+    pub(crate) fn run(&self) -> Result<(), FlowError> {
         let spec = &self.dataset.spec;
         let Some(mut source) = ruam_connectors::open(spec, &self.overrides)? else { return Ok(()) };
         let lease = self.runtime.block_on(Lease::take(&self.log, spec.id(), &self.installation))?;

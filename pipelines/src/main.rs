@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ruam::cli::main()
+    ruam::main()
 }

@@ -14,21 +14,21 @@ const LONGEST_MS: u64 = 24 * 3600 * 1000;
 
 /// The numbers of one dataset.
 #[derive(Debug)]
-pub struct Meter {
+pub(crate) struct Meter {
     id: DatasetId,
     /// Records that this process has published, and those that were in the log already.
-    pub published: AtomicU64,
-    pub repeated: AtomicU64,
+    pub(crate) published: AtomicU64,
+    pub(crate) repeated: AtomicU64,
     /// Whether the source has ended and all of it is in the log.
-    pub fed: AtomicBool,
+    pub(crate) fed: AtomicBool,
     /// Records that were committed, and what became of them.
-    pub records: AtomicU64,
-    pub rows: AtomicU64,
-    pub rejected: AtomicU64,
-    pub bytes: AtomicU64,
-    pub commits: AtomicU64,
+    pub(crate) records: AtomicU64,
+    pub(crate) rows: AtomicU64,
+    pub(crate) rejected: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) commits: AtomicU64,
     /// Records in the log that are not committed; -1 where that is not known.
-    pub lag: AtomicI64,
+    pub(crate) lag: AtomicI64,
     /// The next offset of each partition that this process works on.
     offsets: Mutex<BTreeMap<i32, i64>>,
     freshness: Mutex<Option<Histogram<u64>>>,
@@ -36,11 +36,11 @@ pub struct Meter {
 }
 
 /// When records reached the log: milliseconds since 1970, and how many did.
-pub type Arrivals = Vec<(i64, u64)>;
+pub(crate) type Arrivals = Vec<(i64, u64)>;
 
 impl Meter {
     /// All zero.
-    pub fn new(id: DatasetId) -> Self {
+    pub(crate) fn new(id: DatasetId) -> Self {
         Self {
             id,
             published: AtomicU64::default(),
@@ -59,22 +59,22 @@ impl Meter {
     }
 
     /// The dataset.
-    pub fn id(&self) -> &DatasetId {
+    pub(crate) fn id(&self) -> &DatasetId {
         &self.id
     }
 
     /// These partitions, and no others, are this process' from now on.
-    pub fn assigned(&self, offsets: impl Iterator<Item = (i32, i64)>) {
+    pub(crate) fn assigned(&self, offsets: impl Iterator<Item = (i32, i64)>) {
         *lock(&self.offsets) = offsets.collect();
     }
 
     /// The next offset of each partition that this process works on.
-    pub fn offsets(&self) -> BTreeMap<i32, i64> {
+    pub(crate) fn offsets(&self) -> BTreeMap<i32, i64> {
         lock(&self.offsets).clone()
     }
 
     /// Counts a commit of records that reached the log at these times.
-    pub fn committed(&self, records: u64, committed: &Committed, arrivals: &Arrivals) {
+    pub(crate) fn committed(&self, records: u64, committed: &Committed, arrivals: &Arrivals) {
         self.records.fetch_add(records, Ordering::Relaxed);
         self.rows.fetch_add(committed.rows, Ordering::Relaxed);
         self.rejected.fetch_add(committed.rejected, Ordering::Relaxed);
@@ -92,14 +92,14 @@ impl Meter {
 
     /// Milliseconds from a record's arrival in the log until it could be queried: that of half of
     /// the records, and that of 99 in a hundred. None before the first commit.
-    pub fn freshness(&self) -> Option<(u64, u64)> {
+    pub(crate) fn freshness(&self) -> Option<(u64, u64)> {
         let freshness = lock(&self.freshness);
         let freshness = freshness.as_ref().filter(|freshness| !freshness.is_empty())?;
         Some((freshness.value_at_quantile(0.5), freshness.value_at_quantile(0.99)))
     }
 
     /// Says what is the trouble with a part of the flow, or that there is none.
-    pub fn set_trouble(&self, part: &'static str, trouble: Option<String>) {
+    pub(crate) fn set_trouble(&self, part: &'static str, trouble: Option<String>) {
         let mut troubles = lock(&self.trouble);
         match trouble {
             Some(trouble) => troubles.insert(part, trouble),
@@ -108,7 +108,7 @@ impl Meter {
     }
 
     /// What is the trouble, if there is any.
-    pub fn trouble(&self) -> Option<String> {
+    pub(crate) fn trouble(&self) -> Option<String> {
         lock(&self.trouble).iter().map(|(part, trouble)| format!("{part}: {trouble}")).next()
     }
 }
@@ -118,7 +118,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Milliseconds since 1970-01-01 UTC.
-pub fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 
 /// A place that cannot be listened at.
 #[derive(Debug, thiserror::Error)]
-pub enum PortError {
+pub(crate) enum PortError {
     /// Somebody else listens there.
     #[error("{address} is in use by {by}. {free}")]
     InUse {
@@ -35,7 +35,7 @@ pub enum PortError {
 ///
 /// # Errors
 /// Where that is not possible; if somebody else does, with their name and another port.
-pub async fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, PortError> {
+pub(crate) async fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, PortError> {
     match TcpListener::bind(address).await {
         Ok(listener) => Ok(listener),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(in_use(address, setting).await),
@@ -44,7 +44,7 @@ pub async fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpLis
 }
 
 /// Who is in the way at an address, and where it is free.
-pub async fn in_use(address: SocketAddr, setting: &'static str) -> PortError {
+pub(crate) async fn in_use(address: SocketAddr, setting: &'static str) -> PortError {
     let by = listener_at(address.port()).unwrap_or_else(|| "another program".to_owned());
     let free = match free_after(address).await {
         Some(port) => format!("Port {port} is free: set {setting} = \"{}\"", SocketAddr::new(address.ip(), port)),
@@ -90,7 +90,7 @@ fn listener_at(port: u16) -> Option<String> {
 }
 
 /// Whether an address is on this machine only.
-pub fn is_loopback(address: &SocketAddr) -> bool {
+pub(crate) fn is_loopback(address: &SocketAddr) -> bool {
     match address.ip() {
         IpAddr::V4(ip) => ip.is_loopback(),
         IpAddr::V6(ip) => ip.is_loopback(),

@@ -28,11 +28,11 @@ const LAG_EVERY: Duration = Duration::from_secs(1);
 
 /// What is running.
 #[derive(Debug)]
-pub struct Running {
-    pub meters: BTreeMap<DatasetId, Arc<Meter>>,
-    pub stop: CancellationToken,
+pub(crate) struct Running {
+    pub(crate) meters: BTreeMap<DatasetId, Arc<Meter>>,
+    pub(crate) stop: CancellationToken,
     /// Where SQL is served.
-    pub query_address: Option<SocketAddr>,
+    pub(crate) query_address: Option<SocketAddr>,
     threads: Vec<JoinHandle<()>>,
     query_runtime: Option<tokio::runtime::Runtime>,
     locks: Vec<PartLock>,
@@ -40,15 +40,15 @@ pub struct Running {
 
 /// How connectors run.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Pacing {
-    pub overrides: Overrides,
+pub(crate) struct Pacing {
+    pub(crate) overrides: Overrides,
     /// The most events a second of each source.
-    pub rate: Option<u32>,
+    pub(crate) rate: Option<u32>,
 }
 
 impl Running {
     /// Nothing yet.
-    pub fn new(deployment: &Deployment, stop: CancellationToken) -> Self {
+    pub(crate) fn new(deployment: &Deployment, stop: CancellationToken) -> Self {
         let meters = deployment.datasets.all.keys().map(|id| (id.clone(), Arc::new(Meter::new(id.clone())))).collect();
         Self { meters, stop, query_address: None, threads: Vec::new(), query_runtime: None, locks: Vec::new() }
     }
@@ -57,7 +57,7 @@ impl Running {
     ///
     /// # Errors
     /// Where another process of this installation does, or a thread cannot be started.
-    pub fn start_connectors(
+    pub(crate) fn start_connectors(
         &mut self,
         deployment: &Deployment,
         log: &Log,
@@ -87,7 +87,7 @@ impl Running {
     ///
     /// # Errors
     /// Where another process of this installation does, or a thread cannot be started.
-    pub fn start_workers(&mut self, deployment: &Deployment, log: &Log, patience: &Patience) -> Result<()> {
+    pub(crate) fn start_workers(&mut self, deployment: &Deployment, log: &Log, patience: &Patience) -> Result<()> {
         self.locks.push(deployment.data_dir.take(Part::Workers)?);
         for (id, dataset) in &deployment.datasets.all {
             let meter = self.meter(id);
@@ -114,7 +114,7 @@ impl Running {
     ///
     /// # Errors
     /// Where the address cannot be listened at.
-    pub async fn start_query(&mut self, deployment: &Deployment) -> Result<()> {
+    pub(crate) async fn start_query(&mut self, deployment: &Deployment) -> Result<()> {
         let address = deployment.settings.query.listen;
         anyhow::ensure!(
             port::is_loopback(&address),
@@ -148,7 +148,7 @@ impl Running {
     }
 
     /// Stops everything; what waits is committed.
-    pub async fn close(mut self) {
+    pub(crate) async fn close(mut self) {
         self.stop.cancel();
         let threads = std::mem::take(&mut self.threads);
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));

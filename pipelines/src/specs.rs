@@ -18,30 +18,30 @@ const BUILT_IN: [(&str, &str); 4] = [
 
 /// A dataset, ready to be worked on.
 #[derive(Clone, Debug)]
-pub struct Dataset {
+pub(crate) struct Dataset {
     /// What it declares.
-    pub spec: Arc<DatasetSpec>,
+    pub(crate) spec: Arc<DatasetSpec>,
     /// How its records become rows.
-    pub transform: Arc<Transform>,
+    pub(crate) transform: Arc<Transform>,
 }
 
 /// The datasets, and where they were found.
 #[derive(Clone, Debug)]
-pub struct Datasets {
+pub(crate) struct Datasets {
     /// Where they were found, for people.
-    pub place: String,
+    pub(crate) place: String,
     /// The datasets, by name.
-    pub all: BTreeMap<DatasetId, Dataset>,
+    pub(crate) all: BTreeMap<DatasetId, Dataset>,
 }
 
 /// What is wrong with the dataset files: everything, not only the first.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-pub struct SpecsError(pub Vec<SpecsProblem>);
+pub(crate) struct SpecsError(pub Vec<SpecsProblem>);
 
 /// One thing that is wrong.
 #[derive(Debug, thiserror::Error)]
-pub enum SpecsProblem {
+pub(crate) enum SpecsProblem {
     /// A place in a file.
     #[error(transparent)]
     Spec(#[from] SpecError),
@@ -84,7 +84,7 @@ impl Datasets {
     ///
     /// # Errors
     /// Everything that is wrong with them.
-    pub fn load(folder: Option<&Path>, max_record_bytes: usize) -> Result<Self, SpecsError> {
+    pub(crate) fn load(folder: Option<&Path>, max_record_bytes: usize) -> Result<Self, SpecsError> {
         let usual = || ["specs", "pipelines/specs"].iter().map(Path::new).find(|path| path.is_dir());
         let (place, files) = match folder.or_else(usual) {
             Some(folder) => {
@@ -125,7 +125,7 @@ impl Datasets {
     ///
     /// # Errors
     /// Where there is none of that name.
-    pub fn get(&self, name: &str) -> anyhow::Result<&Dataset> {
+    pub(crate) fn get(&self, name: &str) -> anyhow::Result<&Dataset> {
         let found = self.all.iter().find(|(id, _)| id.to_string() == name).map(|(_, dataset)| dataset);
         found.ok_or_else(|| {
             let known: Vec<_> = self.all.keys().map(ToString::to_string).collect();

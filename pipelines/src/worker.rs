@@ -41,16 +41,16 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Works on one dataset.
 #[derive(Debug)]
-pub struct Worker {
-    pub dataset: Dataset,
-    pub log: Log,
-    pub lake: Lake,
+pub(crate) struct Worker {
+    pub(crate) dataset: Dataset,
+    pub(crate) log: Log,
+    pub(crate) lake: Lake,
     /// The installation's name, by which the broker knows its readers again.
-    pub installation: String,
-    pub settings: WorkerSection,
-    pub meter: Arc<Meter>,
-    pub stop: CancellationToken,
-    pub runtime: Handle,
+    pub(crate) installation: String,
+    pub(crate) settings: WorkerSection,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) runtime: Handle,
 }
 
 /// What the transform hands to the writer.
@@ -64,7 +64,7 @@ impl Worker {
     ///
     /// # Errors
     /// Where the flow cannot go on; it may be run again.
-    pub fn run(&self) -> Result<(), FlowError> {
+    pub(crate) fn run(&self) -> Result<(), FlowError> {
         let Some(layout) = self.find_topic()? else { return Ok(()) };
         let writer = self.runtime.block_on(DatasetWriter::open(&self.lake, contract(&self.dataset)))?;
         let topic = layout.topic.clone();
@@ -261,7 +261,7 @@ fn arrivals(records: &Records) -> Arrivals {
 }
 
 /// What a dataset's tables are to be.
-pub fn contract(dataset: &Dataset) -> Contract {
+pub(crate) fn contract(dataset: &Dataset) -> Contract {
     let spec = &dataset.spec;
     let generated = if spec.generated { "GENERATED DATA. " } else { "" };
     Contract {

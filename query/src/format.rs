@@ -7,18 +7,19 @@ use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use parquet::arrow::ArrowWriter;
 use parquet::errors::ParquetError;
+use unicode_width::UnicodeWidthStr;
 
 use crate::error::QueryError;
 
 /// The most rows that a table shows; more than anybody reads, and a bound on memory.
 const TABLE_ROWS: usize = 10_000;
-/// With less room than this for each column, a table shows one value a line.
-const MIN_COLUMN_WIDTH: usize = 9;
+/// Longer words than this may be broken; Thai, which writes no spaces, is broken in any case.
+const LONG_WORD: usize = 24;
 
 /// What a result is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,31 +190,58 @@ impl Sink for TableSink<'_> {
 /// # Errors
 /// Where a value has no text.
 pub fn table(schema: &SchemaRef, batches: &[RecordBatch], width: Option<u16>) -> Result<String, ArrowError> {
-    let columns = schema.fields().len();
-    let cramped = width.is_some_and(|width| columns * MIN_COLUMN_WIDTH > usize::from(width));
-    if cramped && batches.iter().map(RecordBatch::num_rows).sum::<usize>() > 0 {
-        return expanded(schema, batches);
-    }
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-    if let Some(width) = width {
-        table.set_width(width);
-    }
     table.set_header(schema.fields().iter().map(|field| Cell::new(field.name())));
-    for (index, field) in schema.fields().iter().enumerate() {
-        if let Some(column) = table.column_mut(index).filter(|_| is_number(field.data_type())) {
+    let figures: Vec<_> =
+        (0..schema.fields().len()).filter(|index| schema.field(*index).data_type().is_numeric()).collect();
+    for index in &figures {
+        if let Some(column) = table.column_mut(*index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
     each_row(batches, |values| {
         table.add_row(values);
     })?;
-    Ok(table.to_string())
+    if fit(&mut table, width, &figures, 3) || table.row_count() == 0 {
+        Ok(table.to_string())
+    } else {
+        expanded(schema, batches, width)
+    }
 }
 
-fn expanded(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<String, ArrowError> {
+/// Makes a table as wide as a terminal at most, without breaking words or figures; says whether
+/// there is room enough. `figures` are the columns of figures, `spacing` is what each column takes
+/// beside its contents.
+pub fn fit(table: &mut Table, width: Option<u16>, figures: &[usize], spacing: usize) -> bool {
+    let Some(width) = width else { return true };
+    table.set_width(width);
+    let mut needed = 0;
+    for index in 0..table.column_count() {
+        let is_figure = figures.contains(&index);
+        let cells = table.header().into_iter().chain(table.row_iter()).filter_map(|row| row.cell_iter().nth(index));
+        let longest = cells.map(|cell| if is_figure { cell.content().width() } else { longest_word(&cell.content()) });
+        let least = longest.max().unwrap_or(0).clamp(1, LONG_WORD);
+        needed += least + spacing;
+        if let Some(column) = table.column_mut(index) {
+            let least = u16::try_from(least).unwrap_or(u16::MAX) + column.padding_width();
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(least)));
+        }
+    }
+    needed < usize::from(width)
+}
+
+fn longest_word(text: &str) -> usize {
+    let words = text.split_whitespace().filter(|word| word.is_ascii());
+    words.map(str::len).max().unwrap_or(0)
+}
+
+fn expanded(schema: &SchemaRef, batches: &[RecordBatch], width: Option<u16>) -> Result<String, ArrowError> {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    if let Some(width) = width {
+        table.set_width(width);
+    }
     let (mut text, mut row) = (String::new(), 0);
     each_row(batches, |values| {
         row += 1;
@@ -222,7 +250,7 @@ fn expanded(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<String, Arrow
         for (field, value) in schema.fields().iter().zip(values) {
             table.add_row([field.name().clone(), value]);
         }
-        text.push_str(&table.to_string());
+        text.push_str(&table.trim_fmt());
         text.push('\n');
     })?;
     Ok(text.trim_end().to_owned())
@@ -238,10 +266,6 @@ fn each_row(batches: &[RecordBatch], mut row: impl FnMut(Vec<String>)) -> Result
         }
     }
     Ok(())
-}
-
-fn is_number(data_type: &DataType) -> bool {
-    data_type.is_numeric()
 }
 
 /// A column as text, for those who print by themselves.

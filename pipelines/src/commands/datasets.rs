@@ -63,7 +63,7 @@ fn show(dataset: &specs::Dataset) -> Result<()> {
         ("source", source.to_owned()),
         ("file", spec.path().to_owned()),
     ];
-    say(table(&["", ""], facts.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect(), &[]))?;
+    say(table(&[], facts.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect(), &[]))?;
     let mut rows = Vec::new();
     for column in &spec.columns {
         let semantic = types::of_column(spec, column)?;

@@ -82,8 +82,7 @@ order by in_force",
     },
     Question {
         asks: "Payments that two agencies made to one person for one purpose and month (generated)",
-        sql:
-            "select w.citizen_id, w.programme as purpose, w.period, w.amount as msdhs, d.amount as cgd, d.paying_agency
+        sql: "select w.citizen_id, w.programme as purpose, w.period, w.amount as msdhs, d.amount as cgd
 from msdhs.welfare_payment w
 join cgd.disbursement d on d.payee_citizen_id = w.citizen_id and d.purpose = w.programme and d.period = w.period
 order by w.citizen_id",
@@ -170,7 +169,10 @@ impl Demo {
         say("\nHow to go on:")?;
         for (command, what) in [
             (format!("{program} up"), "run it all; the next line then works"),
-            (format!("psql -h {} -p {} ruam", listen.ip(), listen.port()), "ask from anything that speaks to PostgreSQL"),
+            (
+                format!("psql -h {} -p {} ruam", listen.ip(), listen.port()),
+                "ask from anything that speaks to PostgreSQL",
+            ),
             (format!("{program} sql \"select * from ruam.datasets\""), "ask without a server"),
             (format!("{program} verify"), "prove that no record was lost"),
             (format!("{program} rejects list"), "see what was refused, and why"),
@@ -337,11 +339,7 @@ async fn summarise(
         ]);
     }
     say("")?;
-    say(table(
-        &["dataset", "events in", "rows now", "rejects", "p50", "p99", "written"],
-        rows,
-        &[1, 2, 3, 4, 5, 6],
-    ))?;
+    say(table(&["dataset", "events in", "rows now", "rejects", "p50", "p99", "written"], rows, &[1, 2, 3, 4, 5, 6]))?;
     say("p50, p99: freshness, from an event's publication to its row being visible, in this run\n")?;
     let rejects = "select concat(dataset, '  ', reason, coalesce(concat(' (', column_name, ')'), '')) as what, count(*) as n \
                    from ruam.rejects group by what order by split_part(what, '  ', 1), n desc, what";
@@ -389,7 +387,7 @@ async fn publish(deployment: &Deployment, engine: &Engine) -> Result<()> {
                 release.folder.display()
             ))?;
             for file in &release.manifest.files {
-                say(format!("  {}  {}  sha256 {}", file.name, bytes(file.bytes), file.sha256))?;
+                say(format!("  {}  {}\n    sha256 {}", file.name, bytes(file.bytes), file.sha256))?;
             }
             let versions: Vec<_> = release
                 .manifest

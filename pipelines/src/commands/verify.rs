@@ -10,7 +10,7 @@ use crate::deployment::{Deployment, Place};
 
 /// Prove that nothing was lost and nothing counted twice.
 ///
-/// For each partition of each dataset: published = rows + rejected + filtered + folded.
+/// For each partition (#) of each dataset: published = rows + rejected + filtered + folded.
 ///
 /// published: records that were read. rows: in the table now. rejected: refused, with a reason
 /// (ruam rejects list). filtered: records that say nothing (Kafka's tombstones). folded: accepted
@@ -34,17 +34,20 @@ impl Verify {
         let engine = deployment.engine()?;
         let (mut rows, mut wrong) = (Vec::new(), 0);
         for dataset in datasets {
+            let mut first = true;
             for account in accounts(dataset, Some(&log.log), &deployment.lake, &engine).await? {
                 let progress = account.progress.unwrap_or_default();
                 let verdict = match (account.difference(), account.doubled) {
-                    (0, 0) => "balances".to_owned(),
+                    (0, 0) => "ok".to_owned(),
                     (0, doubled) => format!("{doubled} DOUBLED"),
                     (missing, _) if missing > 0 => format!("{missing} MISSING"),
                     (extra, _) => format!("{} TOO MANY", -extra),
                 };
                 wrong += u32::from(!account.balances());
+                let name = if std::mem::take(&mut first) { dataset.spec.id().to_string() } else { String::new() };
                 rows.push(vec![
-                    format!("{} [{}]", dataset.spec.id(), account.partition),
+                    name,
+                    account.partition.to_string(),
                     number(account.published()),
                     number(account.rows),
                     number(account.rejected),
@@ -56,8 +59,8 @@ impl Verify {
             }
         }
         log.close().await;
-        let header = ["dataset [partition]", "published", "rows", "rejected", "filtered", "folded", "waiting", ""];
-        say(table(&header, rows, &[1, 2, 3, 4, 5, 6]))?;
+        let header = ["dataset", "#", "published", "rows", "rejected", "filtered", "folded", "waiting", ""];
+        say(table(&header, rows, &[1, 2, 3, 4, 5, 6, 7]))?;
         if wrong > 0 {
             say(format!("{wrong} partitions do not balance. Keep the log and the lake as they are, and report this"))?;
             return Ok(ExitCode::FAILURE);
