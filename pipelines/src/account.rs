@@ -14,7 +14,7 @@ use futures::TryStreamExt;
 use ruam_event::{Mode, OffsetRange, Partition};
 use ruam_lake::{Lake, Progress, TableKind, TableName};
 use ruam_log::Log;
-use ruam_query::Engine;
+use ruam_query::{Engine, Pinned};
 
 use crate::specs::Dataset;
 
@@ -75,31 +75,40 @@ pub(crate) async fn accounts(
         Some(log) => log.topic(&spec.topic()).await?,
         None => None,
     };
+    // Everything is looked at in one version of the rows, so that the books of a dataset that is being
+    // written to balance, too.
+    let tables = engine.pinned()?;
+    let topic = spec.topic().replace('\'', "''");
+    let table = |kind: TableKind| format!("\"{}\".\"{}\"", spec.id().agency(), TableName::new(spec.id(), kind).table());
+    let count = |kind, condition: &str| {
+        let table = table(kind);
+        format!(
+            "select _partition, count(*), count(distinct _offset) from {table} where _topic = '{topic}' {condition} group by _partition"
+        )
+    };
     let mut accounts: BTreeMap<i32, Account> = BTreeMap::new();
+    for (partition, [rows, distinct]) in counts(&tables, &count(TableKind::Rows, "")).await? {
+        let doubled = rows - distinct;
+        accounts.insert(partition, Account { partition, rows, doubled, ..Account::default() });
+    }
+    let mut not_ahead = String::new();
     if let (Some(log), Some(layout)) = (log, &layout) {
         let partitions: Vec<_> =
             (0..layout.partitions).map(|index| Partition { topic: layout.topic.clone(), index }).collect();
+        let name = TableName::new(spec.id(), TableKind::Rows);
+        let progress = lake.progress(&name, tables.versions().get(&name).copied(), &partitions).await?;
         let held = log.held(layout).await?;
-        let progress = lake.progress(&TableName::new(spec.id(), TableKind::Rows), &partitions).await?;
         for ((partition, held), progress) in partitions.iter().zip(held).zip(progress) {
-            let account = Account { partition: partition.index, held: Some(held), progress, ..Account::default() };
-            accounts.insert(partition.index, account);
+            let partition = partition.index;
+            let account = accounts.entry(partition).or_insert_with(|| Account { partition, ..Account::default() });
+            (account.held, account.progress) = (Some(held), progress);
+            // Rejects are committed before the rows of the same records: those of records that the
+            // rows have not come to yet belong to what waits.
+            let next = progress.map_or(held.start, |progress| progress.next);
+            not_ahead += &format!("and not (_partition = {partition} and _offset >= {next}) ");
         }
     }
-    let topic = spec.topic().replace('\'', "''");
-    let table = |kind: TableKind| format!("\"{}\".\"{}\"", spec.id().agency(), TableName::new(spec.id(), kind).table());
-    let count = |kind| {
-        let table = table(kind);
-        format!(
-            "select _partition, count(*), count(distinct _offset) from {table} where _topic = '{topic}' group by _partition"
-        )
-    };
-    for (partition, [rows, distinct]) in counts(engine, &count(TableKind::Rows)).await? {
-        let account = accounts.entry(partition).or_insert_with(|| Account { partition, ..Account::default() });
-        account.rows = rows;
-        account.doubled += rows - distinct;
-    }
-    for (partition, [rejected, distinct]) in counts(engine, &count(TableKind::Rejects)).await? {
+    for (partition, [rejected, distinct]) in counts(&tables, &count(TableKind::Rejects, &not_ahead)).await? {
         let account = accounts.entry(partition).or_insert_with(|| Account { partition, ..Account::default() });
         account.rejected = rejected;
         account.doubled += rejected - distinct;
@@ -112,7 +121,7 @@ pub(crate) async fn accounts(
             "select min(_partition), sum(n - 1) as extra, 0 as nothing from \
              (select min(_partition) as _partition, count(*) as n from {table} where _topic = '{topic}' group by {key} having count(*) > 1)"
         );
-        for (partition, [extra, _]) in counts(engine, &doubled).await? {
+        for (partition, [extra, _]) in counts(&tables, &doubled).await? {
             accounts.entry(partition).or_insert_with(|| Account { partition, ..Account::default() }).doubled += extra;
         }
     }
@@ -120,7 +129,7 @@ pub(crate) async fn accounts(
 }
 
 /// A partition and two counts, from each row of a query.
-async fn counts(engine: &Engine, sql: &str) -> Result<Vec<(i32, [u64; 2])>> {
+async fn counts(engine: &Pinned, sql: &str) -> Result<Vec<(i32, [u64; 2])>> {
     let batches: Vec<RecordBatch> = engine.query(sql).await?.try_collect().await?;
     let mut found = Vec::new();
     for batch in batches {

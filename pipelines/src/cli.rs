@@ -67,7 +67,9 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     let (filter, json) = match &cli.command {
-        Command::Up(up) => ("info,deltalake=warn,deltalake_core=warn,datafusion=warn", up.json_log()),
+        Command::Up(up) => {
+            ("info,deltalake=warn,deltalake_core=warn,buoyant_kernel=warn,datafusion=warn", up.json_log())
+        }
         _ => (
             "warn,deltalake=error,deltalake_core=error,buoyant_kernel=error,datafusion_postgres=error,pgwire=error",
             false,
@@ -121,9 +123,11 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
+    error.chain().any(|cause| match cause.downcast_ref::<io::Error>() {
+        Some(error) => error.kind() == io::ErrorKind::BrokenPipe,
+        // The CSV and JSON writers keep the text of an error and not the error.
+        None => cause.to_string().contains("Broken pipe (os error 32)"),
+    })
 }
 
 #[cfg(test)]

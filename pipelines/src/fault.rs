@@ -27,6 +27,14 @@ pub(crate) enum FlowError {
     /// Of the lake.
     #[error(transparent)]
     Lake(#[from] LakeError),
+    /// Of a dataset's file against its table.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// What does not fit.
+        source: LakeError,
+    },
     /// Of a source.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -45,7 +53,7 @@ impl Classify for FlowError {
     fn fault(&self) -> Fault {
         match self {
             Self::Log(error) => error.fault(),
-            Self::Lake(error) => error.fault(),
+            Self::Lake(source) | Self::File { source, .. } => source.fault(),
             Self::Source(error) => error.fault(),
             Self::Spec(_) | Self::Batch(_) => Fault::Operator,
             Self::Thread(_) => Fault::Transient,

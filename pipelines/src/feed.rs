@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ruam_connectors::{Feed as SourceFeed, Overrides};
-use ruam_event::Position;
-use ruam_log::{Lease, Log, Publisher};
+use ruam_connectors::{Feed as SourceFeed, Overrides, Source};
+use ruam_log::{Lease, Log, LogError, Publisher};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +17,8 @@ use crate::specs::Dataset;
 const BITE: usize = 1000;
 /// How often the lease is looked after and the source told what is safe.
 const EVERY: Duration = Duration::from_secs(1);
+/// How long what was taken from a source may take to reach the log once this is stopped.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Feeds one dataset's topic from its source.
 #[derive(Debug)]
@@ -42,23 +43,46 @@ impl Feed {
     pub(crate) fn run(&self) -> Result<(), FlowError> {
         let spec = &self.dataset.spec;
         let Some(mut source) = ruam_connectors::open(spec, &self.overrides)? else { return Ok(()) };
-        let lease = self.runtime.block_on(Lease::take(&self.log, spec.id(), &self.installation))?;
-        let layout = self.runtime.block_on(self.log.ensure_topic(&spec.topic(), spec.partitions()))?;
+        let topic = spec.topic();
+        let lease = self.runtime.block_on(Lease::take(&self.log, spec.id(), &topic, &self.installation))?;
+        let layout = self.runtime.block_on(self.log.ensure_topic(&topic, spec.partitions()))?;
         let mut publisher = Publisher::open(&self.log, spec, layout)?;
         source.open(publisher.replay_after())?;
         self.meter.set_trouble("connector", None);
+        let has_ended = match self.pump(source.as_mut(), &mut publisher, &lease) {
+            Err(FlowError::Log(LogError::Stopped)) => false,
+            result => result.map(|()| true)?,
+        };
+        // What was taken from the source gets the time to reach the log; if it does not, it is taken
+        // again at the next start.
+        let finishing = Instant::now();
+        let out_of_time = || self.stop.is_cancelled() && finishing.elapsed() > GRACE;
+        match publisher.flush(&out_of_time) {
+            Err(LogError::Stopped) => return Ok(()),
+            result => result?,
+        }
+        if has_ended {
+            self.meter.fed.store(true, Ordering::Release);
+            // Whoever else wants to feed this dataset is still to be refused.
+            while !rest(&self.stop, EVERY) {
+                lease.check()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings events from the source to the publisher until the source ends.
+    ///
+    /// # Errors
+    /// [`LogError::Stopped`] where it was stopped before: then no event follows one that was not
+    /// published.
+    fn pump(&self, source: &mut dyn Source, publisher: &mut Publisher, lease: &Lease) -> Result<(), FlowError> {
         let stopped = || self.stop.is_cancelled();
         let mut pace = Pace::new(self.rate);
         let mut looked_after = Instant::now();
-        loop {
-            if stopped() {
-                return Ok(publisher.flush(&stopped).or_else(stopped_on_purpose)?);
-            }
-            let SourceFeed::Events(events) = source.next(pace.bite())? else { break };
+        while let SourceFeed::Events(events) = source.next(pace.bite())? {
             for event in &events {
-                let sent = publisher
-                    .publish(event, &stopped)
-                    .or_else(|error| stopped_on_purpose(error).map(|()| Default::default()))?;
+                let sent = publisher.publish(event, &stopped)?;
                 self.meter.published.fetch_add(sent.records, Ordering::Relaxed);
                 self.meter.repeated.fetch_add(sent.repeated, Ordering::Relaxed);
                 pace.count(sent.records);
@@ -66,40 +90,15 @@ impl Feed {
             if looked_after.elapsed() > EVERY {
                 looked_after = Instant::now();
                 lease.check()?;
-                self.release(&publisher, source.as_mut(), events.last().map(|event| event.position))?;
+                if let Some(last) = events.last() {
+                    // The source may forget what is safe in the log.
+                    publisher.flush(&stopped)?;
+                    source.release(last.position)?;
+                }
             }
-            if pace.wait(&self.stop, &publisher)? {
-                return Ok(());
-            }
-        }
-        publisher.flush(&stopped)?;
-        self.meter.fed.store(true, Ordering::Release);
-        // Whoever else wants to feed this dataset is still to be refused.
-        while !rest(&self.stop, EVERY) {
-            lease.check()?;
+            pace.wait(&self.stop, publisher)?;
         }
         Ok(())
-    }
-
-    /// Lets the source forget what is safe in the log.
-    fn release(
-        &self,
-        publisher: &Publisher,
-        source: &mut dyn ruam_connectors::Source,
-        last: Option<Position>,
-    ) -> Result<(), FlowError> {
-        if let Some(last) = last {
-            publisher.flush(&|| self.stop.is_cancelled()).or_else(stopped_on_purpose)?;
-            source.release(last)?;
-        }
-        Ok(())
-    }
-}
-
-fn stopped_on_purpose(error: ruam_log::LogError) -> Result<(), ruam_log::LogError> {
-    match error {
-        ruam_log::LogError::Stopped => Ok(()),
-        error => Err(error),
     }
 }
 
@@ -124,14 +123,20 @@ impl Pace {
         self.events += events;
     }
 
-    /// Waits until it is time for more; says whether it was stopped.
-    fn wait(&self, stop: &CancellationToken, publisher: &Publisher) -> Result<bool, FlowError> {
-        let Some(rate) = self.rate else { return Ok(stop.is_cancelled()) };
-        let due = self.begun + Duration::from_secs_f64(self.events as f64 / f64::from(rate.max(1)));
+    /// Waits until it is time for more.
+    ///
+    /// # Errors
+    /// [`LogError::Stopped`] where it was stopped, and where publishing has failed.
+    fn wait(&self, stop: &CancellationToken, publisher: &Publisher) -> Result<(), LogError> {
+        let due =
+            self.rate.map(|rate| self.begun + Duration::from_secs_f64(self.events as f64 / f64::from(rate.max(1))));
         loop {
-            let left = due.saturating_duration_since(Instant::now());
-            if left.is_zero() || stop.is_cancelled() {
-                return Ok(stop.is_cancelled());
+            if stop.is_cancelled() {
+                return Err(LogError::Stopped);
+            }
+            let left = due.map_or(Duration::ZERO, |due| due.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return Ok(());
             }
             // The producer sends while the source waits.
             publisher.idle(left.min(Duration::from_millis(20)))?;

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ruam_event::{Classify, Partition, Records, Topic};
-use ruam_lake::{Batch, Contract, DatasetWriter, Lake, TableKind, TableName};
+use ruam_lake::{Batch, Contract, DatasetWriter, Lake, LakeError, TableKind, TableName};
 use ruam_log::subscriber::{Assignment, Bounds};
 use ruam_log::{Delivery, Log, LogError, Subscriber, TopicLayout};
 use tokio::runtime::Handle;
@@ -66,7 +66,11 @@ impl Worker {
     /// Where the flow cannot go on; it may be run again.
     pub(crate) fn run(&self) -> Result<(), FlowError> {
         let Some(layout) = self.find_topic()? else { return Ok(()) };
-        let writer = self.runtime.block_on(DatasetWriter::open(&self.lake, contract(&self.dataset)))?;
+        let writer = self.runtime.block_on(DatasetWriter::open(&self.lake, contract(&self.dataset)));
+        let writer = writer.map_err(|source| match source {
+            LakeError::Incompatible { .. } => FlowError::File { path: self.dataset.spec.path().to_owned(), source },
+            source => source.into(),
+        })?;
         let topic = layout.topic.clone();
         let subscriber = self.subscribe(layout)?;
         self.meter.set_trouble("worker", None);
@@ -111,7 +115,7 @@ impl Worker {
         let id = self.dataset.spec.id().clone();
         let (lake, runtime, name) = (self.lake.clone(), self.runtime.clone(), TableName::new(&id, TableKind::Rows));
         let starts = move |partitions: &[Partition]| {
-            let progress = runtime.block_on(lake.progress(&name, partitions)).map_err(|error| {
+            let progress = runtime.block_on(lake.progress(&name, None, partitions)).map_err(|error| {
                 let fault = error.fault();
                 LogError::Start { dataset: name.dataset.clone(), source: Box::new(error), fault }
             })?;
@@ -119,7 +123,8 @@ impl Worker {
         };
         let prefetch_kbytes = self.settings.prefetch_mb.max(1) * 1024;
         let bounds = Bounds { records: RUN_RECORDS, bytes: RUN_BYTES, linger: LINGER, prefetch_kbytes };
-        Ok(Subscriber::open(&self.log, &id, layout, &self.installation, bounds, Box::new(starts))?)
+        let lake = self.runtime.block_on(self.lake.identity())?.simple().to_string();
+        Ok(Subscriber::open(&self.log, &id, layout, &lake, &self.installation, bounds, Box::new(starts))?)
     }
 
     fn read(

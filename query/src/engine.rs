@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
@@ -87,7 +88,7 @@ impl Engine {
     ///
     /// # Errors
     /// Where DataFusion cannot be set up.
-    pub(crate) fn pinned(&self) -> Result<Pinned, QueryError> {
+    pub fn pinned(&self) -> Result<Pinned, QueryError> {
         let tables = Arc::new(Tables::new(self.lake.clone(), true));
         let state = self.session.state();
         let session = SessionContext::new_with_config_rt(state.config().clone(), self.session.runtime_env());
@@ -96,27 +97,52 @@ impl Engine {
     }
 }
 
-/// An engine whose tables do not change.
-pub(crate) struct Pinned {
+/// An engine whose tables do not change while it is asked, so that answers fit together.
+pub struct Pinned {
     session: SessionContext,
     tables: Arc<Tables>,
 }
 
 impl Pinned {
-    pub(crate) async fn query(&self, sql: &str) -> Result<SendableRecordBatchStream, QueryError> {
+    /// Plans a statement and begins to answer it.
+    ///
+    /// # Errors
+    /// Where the statement does not work, or would write.
+    pub async fn query(&self, sql: &str) -> Result<SendableRecordBatchStream, QueryError> {
         answer(&self.session, sql).await
     }
 
     /// The versions of the tables that were looked at.
-    pub(crate) fn versions(&self) -> BTreeMap<TableName, u64> {
+    pub fn versions(&self) -> BTreeMap<TableName, u64> {
         self.tables.versions()
     }
 }
 
 async fn answer(session: &SessionContext, sql: &str) -> Result<SendableRecordBatchStream, QueryError> {
     let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(true);
-    let frame = session.sql_with_options(sql, read_only).await?;
+    let frame = session.sql_with_options(sql, read_only).await.map_err(|error| explain(session, error))?;
     Ok(frame.execute_stream().await?)
+}
+
+/// Names what a table that does not exist could have been meant to be.
+fn explain(session: &SessionContext, error: DataFusionError) -> QueryError {
+    let error = QueryError::from(error);
+    let text = error.to_string();
+    let own = format!("table '{CATALOG}.");
+    let Some((asked, _)) = text.strip_prefix(&own).and_then(|rest| rest.split_once("' not found")) else {
+        return error;
+    };
+    let Some(catalog) = session.catalog(CATALOG) else { return error };
+    let mut known = Vec::new();
+    for schema in catalog.schema_names() {
+        let tables = catalog.schema(&schema).map(|tables| tables.table_names()).unwrap_or_default();
+        known.extend(tables.iter().map(|table| format!("{schema}.{table}")));
+    }
+    let known: Vec<_> = known.iter().map(String::as_str).collect();
+    let suggested = ruam_event::spec::suggest(asked, &known);
+    // A lake may have hundreds of tables.
+    let nearest = suggested.split_once("Known are: ").map_or("", |(nearest, _)| nearest).trim().to_owned();
+    QueryError::NoTable { asked: asked.to_owned(), nearest }
 }
 
 /// Scheme and authority of a URL, by which stores are registered.
@@ -124,6 +150,12 @@ fn base_of(url: &url::Url) -> url::Url {
     let mut base = url.clone();
     base.set_path("/");
     base
+}
+
+impl std::fmt::Debug for Pinned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pinned").field("versions", &self.versions()).finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Engine {

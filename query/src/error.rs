@@ -9,6 +9,14 @@ pub enum QueryError {
     /// The statement does not work.
     #[error("{}", plain(.0))]
     Statement(Box<DataFusionError>),
+    /// A table does not exist.
+    #[error("there is no table `{asked}`. {nearest}{}`ruam datasets` lists the datasets, `select * from ruam.datasets` does, too", if nearest.is_empty() { "" } else { " " })]
+    NoTable {
+        /// What was asked for.
+        asked: String,
+        /// The nearest that there is, as a question; empty where nothing is near.
+        nearest: String,
+    },
     /// The lake does not answer.
     #[error(transparent)]
     Lake(#[from] LakeError),

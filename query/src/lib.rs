@@ -14,5 +14,5 @@ pub mod extract;
 pub mod format;
 pub mod pg;
 
-pub use engine::{Engine, EngineSettings, QueryDataset};
+pub use engine::{Engine, EngineSettings, Pinned, QueryDataset};
 pub use error::QueryError;

@@ -36,6 +36,16 @@ pub enum LakeError {
         /// The address.
         url: String,
     },
+    /// The lake does not say which it is.
+    #[error(
+        "cannot read which lake is at {url} from its `_ruam/lake.json`: {source}. If the file is damaged, delete it: nothing hangs on it but the name under which brokers know this lake's readers"
+    )]
+    Identity {
+        /// The address.
+        url: String,
+        /// What the store or the file says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Something failed with a table.
     #[error("cannot {operation} table `{table}`: {source}")]
     Table {
@@ -53,7 +63,7 @@ pub enum LakeError {
         table: TableName,
     },
     /// The declaration of a dataset does not fit its table any more.
-    #[error("the file of `{dataset}` does not fit its table any more: {problem}. {remedy}")]
+    #[error("what `{dataset}` declares does not fit its table any more: {problem}. {remedy}")]
     Incompatible {
         /// The dataset.
         dataset: DatasetId,
@@ -152,7 +162,11 @@ pub(crate) fn is_conflict(error: &DeltaTableError) -> bool {
 impl Classify for LakeError {
     fn fault(&self) -> Fault {
         match self {
-            Self::Full { .. } | Self::Table { .. } | Self::Superseded { .. } | Self::Missing { .. } => Fault::Transient,
+            Self::Full { .. }
+            | Self::Identity { .. }
+            | Self::Table { .. }
+            | Self::Superseded { .. }
+            | Self::Missing { .. } => Fault::Transient,
             Self::Address { .. }
             | Self::NotWritable { .. }
             | Self::Incompatible { .. }

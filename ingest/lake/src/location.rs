@@ -6,18 +6,21 @@
 //! <lake>/bora/person             the rows
 //! <lake>/bora/person__rejects    what could not become a row, and why
 //! <lake>/bora/person__changes    every accepted change, where the dataset keeps history
+//! <lake>/_ruam/lake.json         which lake this is
 //! ```
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, PutResult};
 use ruam_event::{DatasetId, Secret};
 use url::Url;
+use uuid::Uuid;
 
 use crate::durable::DurableFileSystem;
 use crate::error::{LakeError, is_disk_full};
@@ -125,25 +128,65 @@ impl Lake {
     /// # Errors
     /// Where it cannot.
     pub async fn check_writable(&self) -> Result<(), LakeError> {
-        let base = Path::from_url_path(self.url.path())
-            .map_err(|error| LakeError::Address { url: self.url.to_string(), problem: error.to_string() })?;
-        let probe = base.join(format!("_ruam_probe_{}", uuid::Uuid::new_v4().simple()));
-        let failed = |source| match is_disk_full(&source) {
-            true => LakeError::Full { url: self.url.to_string() },
-            false => LakeError::NotWritable { url: self.url.to_string(), source },
-        };
-        let create = object_store::PutOptions::from(object_store::PutMode::Create);
-        self.root.put_opts(&probe, PutPayload::from_static(b"ruam"), create.clone()).await.map_err(failed)?;
-        let again = self.root.put_opts(&probe, PutPayload::from_static(b"ruam"), create).await;
-        self.root.delete(&probe).await.map_err(failed)?;
+        let probe = self.own_file(&format!("probe-{}", Uuid::new_v4().simple()))?;
+        self.create(&probe, "ruam".into()).await.map_err(|error| self.write_failed(error))?;
+        let again = self.create(&probe, "ruam".into()).await;
+        self.root.delete(&probe).await.map_err(|error| self.write_failed(error))?;
         match again {
-            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(()),
-            Err(error) => Err(failed(error)),
+            Err(error) if is_there_already(&error) => Ok(()),
+            Err(error) => Err(self.write_failed(error)),
             // Without this, two writers could both believe that their commit is the one.
             Ok(_) => Err(LakeError::Address {
                 url: self.url.to_string(),
                 problem: "the store overwrites an object that must not exist (no conditional put)".to_owned(),
             }),
+        }
+    }
+
+    /// Which lake this is, wherever it is looked at from. Whoever asks first decides.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or written at first.
+    pub async fn identity(&self) -> Result<Uuid, LakeError> {
+        let file = self.own_file("lake.json")?;
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| LakeError::Identity {
+            url: self.url.to_string(),
+            source,
+        };
+        let text = match self.read(&file).await {
+            Err(object_store::Error::NotFound { .. }) => {
+                let new = serde_json::json!({ "format": 1, "lake": Uuid::new_v4() }).to_string();
+                match self.create(&file, new.into()).await {
+                    Err(error) if !is_there_already(&error) => return Err(self.write_failed(error)),
+                    // Made here, or by another at the same time.
+                    _ => self.read(&file).await,
+                }
+            }
+            found => found,
+        };
+        let file: IdentityFile = serde_json::from_slice(&text.map_err(|error| failed(error.into()))?)
+            .map_err(|error| failed(error.into()))?;
+        Ok(file.lake)
+    }
+
+    fn own_file(&self, name: &str) -> Result<Path, LakeError> {
+        let base = Path::from_url_path(self.url.path())
+            .map_err(|error| LakeError::Address { url: self.url.to_string(), problem: error.to_string() })?;
+        Ok(base.join("_ruam").join(name))
+    }
+
+    async fn create(&self, path: &Path, content: PutPayload) -> object_store::Result<PutResult> {
+        self.root.put_opts(path, content, PutMode::Create.into()).await
+    }
+
+    async fn read(&self, path: &Path) -> object_store::Result<Bytes> {
+        self.root.get(path).await?.bytes().await
+    }
+
+    fn write_failed(&self, source: object_store::Error) -> LakeError {
+        match is_disk_full(&source) {
+            true => LakeError::Full { url: self.url.to_string() },
+            false => LakeError::NotWritable { url: self.url.to_string(), source },
         }
     }
 
@@ -164,6 +207,16 @@ impl Lake {
     }
 }
 
+/// What [`Lake::identity`] keeps.
+#[derive(serde::Deserialize)]
+struct IdentityFile {
+    lake: Uuid,
+}
+
+fn is_there_already(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })
+}
+
 fn io_error(source: std::io::Error) -> object_store::Error {
     object_store::Error::Generic { store: "file", source: Box::new(source) }
 }
@@ -178,7 +231,22 @@ mod tests {
         let lake = Lake::open(dir.path().join("a b/lake").to_str().unwrap(), &BTreeMap::new()).unwrap();
         assert!(lake.url().ends_with("/a%20b/lake/"));
         lake.check_writable().await.unwrap();
-        assert_eq!(std::fs::read_dir(dir.path().join("a b/lake")).unwrap().count(), 0, "nothing is left behind");
+        let left = std::fs::read_dir(dir.path().join("a b/lake/_ruam")).unwrap().count();
+        assert_eq!(left, 0, "no probe is left behind");
+    }
+
+    #[tokio::test]
+    async fn all_who_look_at_a_lake_agree_which_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |name: &str| Lake::open(dir.path().join(name).to_str().unwrap(), &BTreeMap::new()).unwrap();
+        let (a, also_a, b) = (open("a"), open("a"), open("b"));
+        let (first, second) = tokio::join!(a.identity(), also_a.identity());
+        assert_eq!(first.as_ref().unwrap(), second.as_ref().unwrap());
+        assert_eq!(&open("a").identity().await.unwrap(), first.as_ref().unwrap());
+        assert_ne!(&b.identity().await.unwrap(), first.as_ref().unwrap());
+        std::fs::write(dir.path().join("b/_ruam/lake.json"), "{").unwrap();
+        let error = b.identity().await.unwrap_err().to_string();
+        assert!(error.contains("_ruam/lake.json"), "{error}");
     }
 
     #[tokio::test]

@@ -17,17 +17,21 @@ impl Lake {
         table::load(self, name).await?.ok_or_else(|| LakeError::Missing { table: name.clone() })
     }
 
-    /// How far a table is with each of some partitions; none where one has never been read, or the
-    /// table does not exist.
+    /// How far a table is with each of some partitions, now or in one of its versions; none where
+    /// one has never been read, or the table does not exist.
     ///
     /// # Errors
     /// Where the table does not open, or belongs to another topic of the same name.
     pub async fn progress(
         &self,
         name: &TableName,
+        version: Option<u64>,
         partitions: &[Partition],
     ) -> Result<Vec<Option<Progress>>, LakeError> {
-        let Some(table) = table::load(self, name).await? else { return Ok(vec![None; partitions.len()]) };
+        let Some(mut table) = table::load(self, name).await? else { return Ok(vec![None; partitions.len()]) };
+        if let Some(version) = version {
+            table.load_version(version).await.map_err(|error| LakeError::table("go back in", name, error))?;
+        }
         let mut found = Vec::with_capacity(partitions.len());
         for partition in partitions {
             found.push(table::progress(&table, name, partition).await?);

@@ -24,6 +24,7 @@ const TOPIC: &str = "ruam.leases";
 pub struct Lease {
     consumer: BaseConsumer<Holder>,
     dataset: DatasetId,
+    group: String,
 }
 
 #[derive(Debug, Default)]
@@ -43,23 +44,30 @@ impl ClientContext for Holder {
 }
 
 impl ConsumerContext for Holder {
-    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, _: &Rebalance<'_>) {
-        let held = consumer.assignment().is_ok_and(|assignment| assignment.count() > 0);
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
+    fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        // The consumer is not asked here: while it closes, it would not answer any more.
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *held == Some(true);
+        *held = Some(match rebalance {
+            Rebalance::Assign(given) => before || given.count() > 0,
+            Rebalance::Revoke(taken) => before && taken.count() == 0,
+            Rebalance::Error(_) => false,
+        });
     }
 }
 
 impl Lease {
-    /// Takes the lease of a dataset's source. Blocks, at most as long as a holder that has died
-    /// may be silent.
+    /// Takes the right to publish a dataset's source to a topic. Waits at most as long as a holder
+    /// that has died may be silent.
     ///
     /// # Errors
     /// Where another process holds it.
-    pub async fn take(log: &Log, dataset: &DatasetId, instance: &str) -> Result<Self, LogError> {
+    pub async fn take(log: &Log, dataset: &DatasetId, topic: &str, instance: &str) -> Result<Self, LogError> {
+        let group = format!("ruam.source.{topic}");
         log.ensure_topic(TOPIC, 1).await?;
         let mut config = log.client();
         config
-            .set("group.id", format!("ruam.source.{dataset}"))
+            .set("group.id", &group)
             .set("group.instance.id", instance)
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", "10000")
@@ -69,7 +77,7 @@ impl Lease {
         let dataset = dataset.clone();
         let taken = tokio::task::spawn_blocking(move || {
             consumer.subscribe(&[TOPIC]).map_err(|source| LogError::Publish { dataset: dataset.clone(), source })?;
-            let lease = Self { consumer, dataset };
+            let lease = Self { consumer, dataset, group };
             lease.wait()?;
             Ok(lease)
         });
@@ -126,8 +134,7 @@ impl Lease {
 
     /// Who holds it, as the broker knows them.
     fn holder(&self) -> String {
-        let group = format!("ruam.source.{}", self.dataset);
-        let Ok(groups) = self.consumer.fetch_group_list(Some(&group), REQUEST_TIMEOUT) else {
+        let Ok(groups) = self.consumer.fetch_group_list(Some(&self.group), REQUEST_TIMEOUT) else {
             return "unknown".to_owned();
         };
         let own = format!("ruam-{}", std::process::id());

@@ -143,9 +143,10 @@ impl Assignments {
 }
 
 impl Subscriber {
-    /// Joins those who read a dataset's topic. `instance` names this installation: when it starts
-    /// again it takes its own place back at once, and whoever still runs under its name is fenced
-    /// off.
+    /// Joins those who read a dataset's topic into one lake, which share its partitions: `reader`
+    /// names the lake, so that another lake on the same log gets every record too. `instance` names
+    /// this installation: when it starts again it takes its own place back at once, and whoever
+    /// still runs under its name is fenced off.
     ///
     /// # Errors
     /// Where the settings do not make a client.
@@ -153,13 +154,14 @@ impl Subscriber {
         log: &Log,
         dataset: &DatasetId,
         layout: TopicLayout,
+        reader: &str,
         instance: &str,
         bounds: Bounds,
         starts: StartOffsets,
     ) -> Result<Self, LogError> {
         let mut config = log.client();
         config
-            .set("group.id", format!("ruam.{dataset}"))
+            .set("group.id", format!("ruam.{dataset}.{reader}"))
             .set("group.instance.id", instance)
             .set("partition.assignment.strategy", "range")
             .set("enable.auto.commit", "false")

@@ -208,7 +208,7 @@ async fn found(lake: &Lake, index: i32) -> Model {
 /// Published = rows + rejected + filtered + folded.
 async fn check_counts(lake: &Lake, index: i32, published: i64, model: &Model, filtered: u64) {
     let name = TableName::new(&"a.b".parse().unwrap(), TableKind::Rows);
-    let progress = lake.progress(&name, &[partition(index)]).await.unwrap()[0].unwrap_or_default();
+    let progress = lake.progress(&name, None, &[partition(index)]).await.unwrap()[0].unwrap_or_default();
     assert_eq!((progress.next, progress.filtered), (published, filtered));
     let sum = model.rows.len() as u64 + model.rejects.len() as u64 + progress.filtered + progress.folded;
     assert_eq!(progress.records(), sum, "{progress:?} {model:?}");
@@ -223,7 +223,7 @@ async fn open(lake: &Lake, mode: Mode, partitions: &[i32]) -> (DatasetWriter, Ve
     let mut writer = DatasetWriter::open(lake, contract(mode)).await.unwrap();
     let partitions: Vec<_> = partitions.iter().map(|index| partition(*index)).collect();
     let name = TableName::new(&"a.b".parse().unwrap(), TableKind::Rows);
-    let progress = lake.progress(&name, &partitions).await.unwrap();
+    let progress = lake.progress(&name, None, &partitions).await.unwrap();
     let starts: Vec<_> = progress.iter().map(|progress| progress.map_or(0, |progress| progress.next)).collect();
     let assignment: Vec<_> = partitions.into_iter().zip(starts.iter().copied()).collect();
     writer.assign(&assignment).await.unwrap();
@@ -432,7 +432,7 @@ async fn a_declaration_grows_and_does_not_break() {
     for (contract, expected) in refused {
         let error = DatasetWriter::open(&lake, contract).await.unwrap_err().to_string();
         assert!(
-            error.starts_with("the file of `a.b` does not fit its table any more: ") && error.contains(expected),
+            error.starts_with("what `a.b` declares does not fit its table any more: ") && error.contains(expected),
             "{error}"
         );
     }

@@ -1,0 +1,212 @@
+//! What the log promises, on either broker.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use ruam_connectors::Overrides;
+use ruam_connectors::conformance::drain;
+use ruam_event::{ChangeEvent, DatasetSpec};
+use ruam_log::embedded::{EmbeddedBroker, EmbeddedSettings};
+use ruam_log::subscriber::Bounds;
+use ruam_log::{Delivery, Lease, Log, LogError, LogSettings, Publisher, Subscriber, TopicLayout};
+use ruam_tests::Broker;
+use ruam_tests::installation::{SPECS, unique};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A log, with whatever it runs on.
+struct OpenLog {
+    log: Log,
+    runtime: Runtime,
+    _embedded: Option<(EmbeddedBroker, TempDir)>,
+}
+
+impl OpenLog {
+    fn of(broker: Broker) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let (servers, embedded) = match broker.servers()? {
+            Some(servers) => (servers, None),
+            None => {
+                let dir = tempfile::tempdir()?;
+                let broker = runtime.block_on(EmbeddedBroker::start(dir.path(), EmbeddedSettings::default()))?;
+                (broker.address().to_string(), Some((broker, dir)))
+            }
+        };
+        let settings = LogSettings { bootstrap_servers: servers, properties: Default::default(), replication: 1 };
+        Ok(Self { log: Log::new(settings), runtime, _embedded: embedded })
+    }
+
+    fn topic(&self, spec: &DatasetSpec) -> Result<TopicLayout> {
+        Ok(self.runtime.block_on(self.log.ensure_topic(&spec.topic(), spec.partitions()))?)
+    }
+
+    fn held(&self, layout: &TopicLayout) -> Result<u64> {
+        Ok(self.runtime.block_on(self.log.held(layout))?.iter().map(|range| range.len()).sum())
+    }
+}
+
+/// Persons with a topic of their own, and some of their events.
+fn persons() -> Result<(DatasetSpec, Vec<ChangeEvent>)> {
+    let path = format!("{SPECS}/bora/person.toml");
+    let named = std::fs::read_to_string(&path)?.replacen("[topic]", &format!("[topic]\nname = \"{}\"", unique()), 1);
+    let spec = DatasetSpec::parse(&path, &named)?;
+    let mut source = ruam_connectors::open(&spec, &Overrides { generated_total: Some(1000) })?.context("a source")?;
+    let events = drain(source.as_mut(), None, 100)?;
+    Ok((spec, events))
+}
+
+fn publish(log: &OpenLog, spec: &DatasetSpec, layout: &TopicLayout, events: &[ChangeEvent]) -> Result<(u64, u64)> {
+    let mut publisher = Publisher::open(&log.log, spec, layout.clone())?;
+    let (mut records, mut repeated) = (0, 0);
+    for event in events {
+        let sent = publisher.publish(event, &|| false)?;
+        records += sent.records;
+        repeated += sent.repeated;
+    }
+    publisher.flush(&|| false)?;
+    Ok((records, repeated))
+}
+
+pub fn a_publisher_goes_on_where_the_log_is(broker: Broker) -> Result<()> {
+    let log = OpenLog::of(broker)?;
+    let (spec, events) = persons()?;
+    let layout = log.topic(&spec)?;
+    let half = events.len() / 2;
+    ensure!(publish(&log, &spec, &layout, &events[..half])? == (half as u64, 0), "an empty topic takes everything");
+    let all = events.len() as u64;
+    // The source replays from its beginning: what is there is left out, partition by partition.
+    let (records, repeated) = publish(&log, &spec, &layout, &events)?;
+    ensure!((records, repeated) == (all - half as u64, half as u64), "{records} more, {repeated} repeated");
+    ensure!(log.held(&layout)? == all, "each event is there once");
+    ensure!(publish(&log, &spec, &layout, &events)? == (0, all), "nothing is left to publish");
+
+    let mut replay = Vec::new();
+    let mut subscriber = subscribe(&log, &spec, &layout, "lake", "one")?;
+    read_until(&mut [&mut subscriber], &mut replay, events.len())?;
+    // Per partition, the source's order.
+    for index in 0..layout.partitions {
+        let positions: Vec<_> = replay.iter().filter(|(partition, ..)| *partition == index).map(|(.., p)| *p).collect();
+        ensure!(positions.is_sorted() && !positions.is_empty(), "partition {index} keeps the order of its source");
+    }
+    Ok(())
+}
+
+fn subscribe(log: &OpenLog, spec: &DatasetSpec, layout: &TopicLayout, lake: &str, who: &str) -> Result<Subscriber> {
+    let linger = Duration::from_millis(10);
+    let bounds = Bounds { records: 1000, bytes: 1 << 20, linger, prefetch_kbytes: 4096 };
+    let from_the_beginning = Box::new(|partitions: &[_]| Ok(vec![None; partitions.len()]));
+    Ok(Subscriber::open(&log.log, spec.id(), layout.clone(), lake, who, bounds, from_the_beginning)?)
+}
+
+type Seen = Vec<(i32, i64, Option<ruam_event::Position>)>;
+
+/// Reads until so many records have come to any of the subscribers.
+fn read_until(subscribers: &mut [&mut Subscriber], seen: &mut Seen, wanted: usize) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while seen.len() < wanted {
+        for subscriber in &mut *subscribers {
+            if let Some(Delivery::Records(records)) = subscriber.next(Duration::from_millis(100))? {
+                let index = records.partition.index;
+                seen.extend(records.offsets.iter().zip(&records.positions).map(|(offset, at)| (index, *offset, *at)));
+            }
+        }
+        ensure!(Instant::now() < deadline, "only {} of {wanted} records came", seen.len());
+    }
+    Ok(())
+}
+
+pub fn readers_of_one_lake_share_and_other_lakes_get_all(broker: Broker) -> Result<()> {
+    let log = OpenLog::of(broker)?;
+    let (spec, events) = persons()?;
+    let layout = log.topic(&spec)?;
+    let mut first = subscribe(&log, &spec, &layout, "lake-a", "one")?;
+    let mut second = subscribe(&log, &spec, &layout, "lake-a", "two")?;
+    let mut other = subscribe(&log, &spec, &layout, "lake-b", "one")?;
+    // Both of one lake have a partition each before anything is published.
+    let (mut of_first, mut of_second) = (0, 0);
+    let deadline = Instant::now() + PATIENCE;
+    while (of_first, of_second) != (1, 1) {
+        for (subscriber, count) in [(&mut first, &mut of_first), (&mut second, &mut of_second)] {
+            if let Some(Delivery::Assigned(assigned)) = subscriber.next(Duration::from_millis(100))? {
+                *count = assigned.len();
+            }
+        }
+        ensure!(Instant::now() < deadline, "two readers share two partitions: {of_first} and {of_second}");
+    }
+    publish(&log, &spec, &layout, &events)?;
+    let (mut shared, mut alone) = (Vec::new(), Vec::new());
+    read_until(&mut [&mut first, &mut second], &mut shared, events.len())?;
+    read_until(&mut [&mut other], &mut alone, events.len())?;
+    for seen in [&shared, &alone] {
+        let places: BTreeSet<_> = seen.iter().map(|(partition, offset, _)| (partition, offset)).collect();
+        ensure!(places.len() == events.len() && seen.len() == events.len(), "each record once");
+    }
+    Ok(())
+}
+
+pub fn a_source_has_one_feeder(broker: Broker) -> Result<()> {
+    let log = OpenLog::of(broker)?;
+    let (spec, _) = persons()?;
+    let topic = spec.topic();
+    let take = |topic: &str, who: &str| log.runtime.block_on(Lease::take(&log.log, spec.id(), topic, who));
+    let held = take(&topic, "one")?;
+    let elsewhere = take(&format!("{topic}-other"), "two")?;
+    // The holder keeps itself alive while another tries.
+    let refused = std::thread::scope(|scope| {
+        let other = scope.spawn(|| take(&topic, "two"));
+        while !other.is_finished() {
+            held.check()?;
+            elsewhere.check()?;
+        }
+        other.join().map_err(|_| anyhow::anyhow!("the other panicked"))
+    })?;
+    match refused {
+        Err(error @ LogError::Held { .. }) => {
+            ensure!(error.to_string().contains("another process already publishes `bora.person`"), "{error}");
+        }
+        Err(error) => bail!("refused, but not for the holder: {error}"),
+        Ok(_) => bail!("two feed one source"),
+    }
+    // Who starts again under the same name takes its own place back, and the old one is out.
+    let again = take(&topic, "one")?;
+    again.check()?;
+    let deadline = Instant::now() + PATIENCE;
+    while held.check().is_ok() {
+        again.check()?;
+        ensure!(Instant::now() < deadline, "the old holder still believes that it holds the lease");
+    }
+    Ok(())
+}
+
+pub fn a_topic_created_anew_is_noticed(broker: Broker) -> Result<()> {
+    let log = OpenLog::of(broker)?;
+    let (spec, events) = persons()?;
+    let layout = log.topic(&spec)?;
+    publish(&log, &spec, &layout, &events[..10])?;
+    log.runtime.block_on(log.log.check_identity(spec.id(), &layout.topic))?;
+    let mut admin = ClientConfig::new();
+    admin.set("bootstrap.servers", log.log.servers());
+    let admin: AdminClient<DefaultClientContext> = admin.create()?;
+    let deleted = log.runtime.block_on(admin.delete_topics(&[&spec.topic()], &AdminOptions::new()))?;
+    ensure!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+    let deadline = Instant::now() + PATIENCE;
+    while log.runtime.block_on(log.log.topic(&spec.topic()))?.is_some() {
+        ensure!(Instant::now() < deadline, "the topic is still there");
+    }
+    let anew = log.topic(&spec)?;
+    ensure!(anew.topic.id != layout.topic.id, "a new topic has a new id");
+    match log.runtime.block_on(log.log.check_identity(spec.id(), &layout.topic)) {
+        Err(error @ LogError::Recreated { .. }) => {
+            ensure!(error.to_string().contains("ruam resume bora.person --from beginning"), "{error}");
+            Ok(())
+        }
+        other => bail!("a topic created anew passes for the old one: {other:?}"),
+    }
+}

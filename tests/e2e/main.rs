@@ -1,0 +1,134 @@
+//! Runs every end-to-end test: as `cargo test` does, on as many threads as there are cores.
+//!
+//! What a test needs that is not on this machine makes it "ignored", with the reason in its name's
+//! notice above; with `RUAM_TEST_ALL=1` (as in CI) that is an error instead.
+
+mod areas;
+mod crash;
+mod demo;
+mod house;
+mod log;
+mod mistakes;
+mod object_store;
+mod rejects;
+mod server;
+mod sql;
+mod verify;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use ruam_tests::Broker;
+use ruam_tests::kafka::{self, has_program};
+
+/// What a test needs beside this program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    Nothing,
+    Kafka,
+    Psql,
+    Namespaces,
+}
+
+impl Need {
+    /// What is missing, and how to get it; none where it is there.
+    fn missing(self) -> Option<&'static str> {
+        let (is_there, advice) = match self {
+            Self::Nothing => (true, ""),
+            Self::Kafka => (
+                kafka::is_at_hand(),
+                "tests on Apache Kafka: install Java 17 and Maven, or name a broker in RUAM_TEST_KAFKA=host:port",
+            ),
+            Self::Psql => (has_program("psql"), "tests with psql: install postgresql-client"),
+            Self::Namespaces => (mistakes::can_mount(), "tests of a full disk: they need `unshare --user --mount`"),
+        };
+        (!is_there).then_some(advice)
+    }
+}
+
+fn main() -> ExitCode {
+    if ruam_tests::is_ruam() {
+        return ruam::main();
+    }
+    let arguments = Arguments::from_args();
+    let must_all = std::env::var_os("RUAM_TEST_ALL").is_some_and(|value| value != "0");
+    let mut missing = Vec::new();
+    let mut trials = Vec::new();
+    for (name, need, test) in tests() {
+        let is_missing = need.missing();
+        missing.extend(is_missing);
+        let run = move || test().map_err(|error| Failed::from(format!("{error:#}")));
+        trials.push(Trial::test(name, run).with_ignored_flag(is_missing.is_some()));
+    }
+    missing.dedup();
+    for what in &missing {
+        eprintln!("{}: {what}", if must_all { "missing" } else { "skipped" });
+    }
+    if must_all && !missing.is_empty() {
+        eprintln!("RUAM_TEST_ALL is set, so nothing may be skipped");
+        return ExitCode::FAILURE;
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    Broker::stop_all();
+    conclusion.exit_code()
+}
+
+type Test = Box<dyn FnOnce() -> anyhow::Result<()> + Send>;
+
+/// Every test: its name, what it needs, and how it is run.
+fn tests() -> Vec<(String, Need, Test)> {
+    let mut tests: Vec<(String, Need, Test)> = Vec::new();
+    // The longest come first, so that no core idles at the end.
+    let on_both: [(&str, fn(Broker) -> anyhow::Result<()>); 9] = [
+        ("crash::nothing_is_lost_and_nothing_twice", crash::nothing_is_lost_and_nothing_twice),
+        ("crash::stopping_loses_nothing", crash::stopping_loses_nothing),
+        ("demo::tables_hold_what_the_model_says", demo::tables_hold_what_the_model_says),
+        ("log::a_publisher_goes_on_where_the_log_is", log::a_publisher_goes_on_where_the_log_is),
+        (
+            "log::readers_of_one_lake_share_and_other_lakes_get_all",
+            log::readers_of_one_lake_share_and_other_lakes_get_all,
+        ),
+        ("log::a_source_has_one_feeder", log::a_source_has_one_feeder),
+        ("log::a_topic_created_anew_is_noticed", log::a_topic_created_anew_is_noticed),
+        ("rejects::bad_records_are_kept_with_reason_and_place", rejects::bad_records_are_kept_with_reason_and_place),
+        ("server::parts_run_in_processes_of_their_own", server::parts_run_in_processes_of_their_own),
+    ];
+    for (name, test) in on_both {
+        for broker in Broker::ALL {
+            let need = if broker == Broker::Kafka { Need::Kafka } else { Need::Nothing };
+            tests.push((format!("{name}::{}", broker.name()), need, Box::new(move || test(broker))));
+        }
+    }
+    let alone: [(&str, Need, fn() -> anyhow::Result<()>); 22] = [
+        ("object_store::the_lake_lies_on_s3", Need::Nothing, object_store::the_lake_lies_on_s3),
+        ("object_store::a_secret_never_prints", Need::Nothing, object_store::a_secret_never_prints),
+        ("areas::answers_are_those_of_the_source", Need::Nothing, areas::answers_are_those_of_the_source),
+        ("server::psql_asks_the_same", Need::Psql, server::psql_asks_the_same),
+        ("server::it_stops_when_asked", Need::Nothing, server::it_stops_when_asked),
+        ("sql::each_format_says_the_same", Need::Nothing, sql::each_format_says_the_same),
+        ("sql::a_wrong_statement_is_explained", Need::Nothing, sql::a_wrong_statement_is_explained),
+        ("verify::what_is_lost_or_doubled_is_found", Need::Nothing, verify::what_is_lost_or_doubled_is_found),
+        ("mistakes::in_a_dataset_file", Need::Nothing, mistakes::in_a_dataset_file),
+        ("mistakes::two_files_for_one_dataset", Need::Nothing, mistakes::two_files_for_one_dataset),
+        (
+            "mistakes::a_dataset_that_does_not_fit_its_table",
+            Need::Nothing,
+            mistakes::a_dataset_that_does_not_fit_its_table,
+        ),
+        ("mistakes::in_the_settings", Need::Nothing, mistakes::in_the_settings),
+        ("mistakes::no_broker_answers", Need::Nothing, mistakes::no_broker_answers),
+        ("mistakes::the_port_is_in_use", Need::Nothing, mistakes::the_port_is_in_use),
+        ("mistakes::the_data_is_of_another_version", Need::Nothing, mistakes::the_data_is_of_another_version),
+        ("mistakes::the_data_is_in_use", Need::Nothing, mistakes::the_data_is_in_use),
+        ("mistakes::the_lake_cannot_be_written_to", Need::Nothing, mistakes::the_lake_cannot_be_written_to),
+        ("mistakes::the_disk_is_full", Need::Namespaces, mistakes::the_disk_is_full),
+        ("house::arrows_run_downward", Need::Nothing, house::arrows_run_downward),
+        ("house::the_top_level_is_the_given_one", Need::Nothing, house::the_top_level_is_the_given_one),
+        ("house::the_readme_names_every_crate", Need::Nothing, house::the_readme_names_every_crate),
+        ("house::every_command_has_help", Need::Nothing, house::every_command_has_help),
+    ];
+    for (name, need, test) in alone {
+        tests.push((name.to_owned(), need, Box::new(test)));
+    }
+    tests
+}

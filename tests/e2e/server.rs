@@ -1,0 +1,108 @@
+//! `ruam up`.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use ruam_tests::{Broker, Installation, Process};
+
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Where SQL is served, as the program says.
+fn address(up: &mut Process) -> Result<String> {
+    let line = up.wait_for("SQL is served at", PATIENCE)?;
+    let address = line.split("served at ").nth(1).and_then(|rest| rest.split(':').take(2).last());
+    Ok(address.context("a port")?.trim().to_owned())
+}
+
+fn psql(port: &str, arguments: &[&str]) -> Result<String> {
+    let output = Command::new("psql")
+        .args(["-X", "-h", "127.0.0.1", "-p", port, "-U", "ruam", "-d", "ruam", "-v", "ON_ERROR_STOP=1"])
+        .args(arguments)
+        .env("PGCONNECT_TIMEOUT", "20")
+        .output()?;
+    ensure!(output.status.success(), "psql {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+pub fn psql_asks_the_same() -> Result<()> {
+    let installation = Installation::new(Broker::Embedded)?;
+    installation.succeed(&["demo", "--rate", "0", "--events", "1000"])?;
+    let mut up = installation.start(&["up", "--only", "query"])?;
+    let port = address(&mut up)?;
+    let population = "select a.name_th, count(*) as persons from bora.person p join dopa.administrative_area a \
+         on a.code = substr(p.area_code, 1, 2) group by a.name_th order by persons desc, a.name_th limit 5";
+    let by_psql = psql(&port, &["-A", "-t", "-F", ",", "-c", population])?;
+    let by_sql = installation.succeed(&["sql", population, "--format", "csv"])?;
+    let lines: Vec<_> = by_sql.lines().skip(1).map(str::trim_end).collect();
+    ensure!(by_psql.lines().collect::<Vec<_>>() == lines, "psql:\n{by_psql}\nruam sql:\n{by_sql}");
+
+    // What people type first.
+    let listed = psql(&port, &["-c", "\\dt *.*"])?;
+    ensure!(listed.contains("administrative_area"), "{listed}");
+    let described = psql(&port, &["-c", "\\d dopa.administrative_area"])?;
+    ensure!(described.contains("abolished_on"), "{described}");
+    let typed = psql(
+        &port,
+        &["-A", "-t", "-c", "select amount, paid_on, recorded_at is null, 'ไทย' from cgd.disbursement limit 1"],
+    )?;
+    ensure!(typed.contains('.') && typed.contains("ไทย"), "{typed}");
+    // Nobody is asked for a password yet, so nobody may write.
+    let written = psql(&port, &["-c", "delete from bora.person"]);
+    ensure!(written.is_err(), "the lake can be written to: {written:?}");
+    let copied = psql(&port, &["-A", "-t", "-c", "select count(*) from bora.person"])?;
+    ensure!(copied.trim() != "0", "nothing was deleted");
+    let unknown = psql(&port, &["-c", "select * from bora.persn"]).map_err(|error| error.to_string());
+    ensure!(unknown.is_err_and(|error| error.contains("bora.persn")), "an error names what is wrong");
+    let (status, said) = up.interrupt(PATIENCE)?;
+    ensure!(status.success(), "{said}");
+    Ok(())
+}
+
+pub fn it_stops_when_asked() -> Result<()> {
+    let installation = Installation::new(Broker::Embedded)?;
+    let mut up = installation.start(&["up"])?;
+    address(&mut up)?;
+    up.wait_for("running", PATIENCE)?;
+    let status = installation.succeed(&["status"])?;
+    for part in ["broker", "connectors", "workers", "query"] {
+        ensure!(status.contains(&format!("{part}: process {}", up.id())), "{status}");
+    }
+    let (status, said) = up.interrupt(PATIENCE)?;
+    ensure!(status.success() && said.contains("stopped"), "{said}");
+    let status = installation.succeed(&["status"])?;
+    ensure!(status.contains("nothing of this installation runs"), "{status}");
+    installation.succeed(&["verify"])?;
+    Ok(())
+}
+
+/// One process for each part, in one data directory.
+pub fn parts_run_in_processes_of_their_own(broker: Broker) -> Result<()> {
+    let installation = Installation::new(broker)?;
+    for name in ["cgd/disbursement", "msdhs/welfare_payment", "bora/person"] {
+        std::fs::remove_file(installation.spec_path(name))?;
+    }
+    // On the embedded broker the first process has it, and the others find it there.
+    let mut connectors = installation.start(&["up", "--only", "connectors"])?;
+    connectors.wait_for("running", PATIENCE)?;
+    let mut workers = installation.start(&["up", "--only", "workers"])?;
+    workers.wait_for("running", PATIENCE)?;
+    let deadline = Instant::now() + PATIENCE;
+    let closed = "select count(*) from dopa.administrative_area where abolished_on is not null";
+    loop {
+        let found = installation.ask(closed)?;
+        if found[0][0].as_deref() == Some("1583") {
+            break;
+        }
+        ensure!(Instant::now() < deadline, "{found:?}\n{}\n{}", connectors.said(), workers.said());
+    }
+    // A second process for the same part is refused, and says who has it.
+    let said = installation.refuse(&["up", "--only", "workers"])?;
+    ensure!(said.contains(&format!("in use by process {}", workers.id())), "{said}");
+    for process in [workers, connectors] {
+        let (status, said) = process.interrupt(PATIENCE)?;
+        ensure!(status.success(), "{said}");
+    }
+    installation.succeed(&["verify"])?;
+    Ok(())
+}

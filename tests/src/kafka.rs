@@ -1,0 +1,169 @@
+//! A real Apache Kafka of one node (KRaft, one JVM), fetched by Maven and run for the tests.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use ruam_log::{Log, LogSettings};
+use tempfile::TempDir;
+
+const POM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kafka/pom.xml");
+/// How long a JVM on a busy machine may take until it serves.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How often a port that another process took in the meantime is replaced.
+const ATTEMPTS: usize = 3;
+
+/// A broker that runs until it is stopped, or this process ends, however it ends.
+#[derive(Debug)]
+pub struct Kafka {
+    port: u16,
+    shell: Mutex<Option<Child>>,
+    /// Removed with it.
+    _dir: TempDir,
+}
+
+/// Whether what is needed to run Kafka is at hand.
+pub fn is_at_hand() -> bool {
+    std::env::var_os("RUAM_TEST_KAFKA").is_some() || (has_program("mvn") && has_program("java"))
+}
+
+/// Whether a program is on the path.
+pub fn has_program(name: &str) -> bool {
+    let found = |dir: PathBuf| dir.join(name).is_file();
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(found))
+}
+
+impl Kafka {
+    /// Fetches Kafka, unless an earlier run has, and starts it.
+    ///
+    /// # Errors
+    /// Where Maven cannot fetch it or it does not start, with what it said.
+    pub fn start() -> Result<Self> {
+        let libraries = fetch()?;
+        let mut attempt = 1;
+        loop {
+            match Self::start_once(&libraries) {
+                Err(error) if attempt < ATTEMPTS && format!("{error:#}").contains("Address already in use") => {
+                    attempt += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn start_once(libraries: &Path) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let [port, controller] = free_ports()?;
+        let properties = dir.path().join("server.properties");
+        fs::write(
+            &properties,
+            format!(
+                "process.roles=broker,controller\n\
+                 node.id=1\n\
+                 controller.quorum.voters=1@127.0.0.1:{controller}\n\
+                 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+                 controller.listener.names=CONTROLLER\n\
+                 log.dirs={}\n\
+                 offsets.topic.replication.factor=1\n\
+                 offsets.topic.num.partitions=4\n\
+                 transaction.state.log.replication.factor=1\n\
+                 transaction.state.log.min.isr=1\n\
+                 group.initial.rebalance.delay.ms=0\n\
+                 auto.create.topics.enable=false\n",
+                dir.path().join("data").display()
+            ),
+        )?;
+        let java = |class: &str| {
+            let mut java = Command::new("java");
+            java.arg("-Xmx1g").arg("-cp").arg(libraries.join("*")).arg(class);
+            java
+        };
+        let format = java("kafka.tools.StorageTool")
+            .args(["format", "-t", "cnVhbS10ZXN0cy1rYWZrYQ", "-c"])
+            .arg(&properties)
+            .output()
+            .context("cannot run java")?;
+        ensure!(format.status.success(), "cannot format Kafka's storage: {}", String::from_utf8_lossy(&format.stderr));
+
+        // The shell ends the JVM when its own input ends, which it does when this process ends.
+        let output = fs::File::create(dir.path().join("kafka.log"))?;
+        let shell = Command::new("sh")
+            .args(["-c", "\"$@\" < /dev/null & pid=$!; cat > /dev/null; kill -9 $pid; wait $pid 2> /dev/null", "kafka"])
+            .arg("java")
+            .args(java("kafka.Kafka").get_args())
+            .arg(&properties)
+            .stdin(Stdio::piped())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .context("cannot run sh")?;
+        let kafka = Self { port, shell: Mutex::new(Some(shell)), _dir: dir };
+        let log = Log::new(LogSettings {
+            bootstrap_servers: kafka.servers(),
+            properties: Default::default(),
+            replication: 1,
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        if let Err(error) = runtime.block_on(log.reach(PATIENCE)) {
+            let said = fs::read_to_string(kafka._dir.path().join("kafka.log")).unwrap_or_default();
+            let last: Vec<_> = said.lines().rev().take(30).collect();
+            anyhow::bail!("Kafka does not serve: {error}\n{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        }
+        Ok(kafka)
+    }
+
+    /// Where it is reached.
+    pub fn servers(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Stops it, and waits until it is gone.
+    pub fn stop(&self) {
+        if let Some(mut shell) = self.shell.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            drop(shell.stdin.take());
+            let _ = shell.wait();
+        }
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The folder of Kafka's libraries, beside what cargo builds; fetched once.
+fn fetch() -> Result<PathBuf> {
+    let pom = fs::read(POM).with_context(|| format!("cannot read {POM}"))?;
+    let folder = crate::installation::scratch().join("test-kafka");
+    let (libraries, done) = (folder.join("libraries"), folder.join("pom.xml"));
+    // The pom is copied last, so that an interrupted or older fetch does not pass for this one.
+    if fs::read(&done).is_ok_and(|fetched| fetched == pom) {
+        return Ok(libraries);
+    }
+    let _ = fs::remove_dir_all(&folder);
+    let maven = Command::new("mvn")
+        .args(["-B", "-q", "-f", POM, "dependency:copy-dependencies", "-DincludeScope=runtime"])
+        .arg(format!("-DoutputDirectory={}", libraries.display()))
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run mvn")?;
+    ensure!(
+        maven.status.success(),
+        "Maven cannot fetch Kafka: {}{}",
+        String::from_utf8_lossy(&maven.stdout),
+        String::from_utf8_lossy(&maven.stderr)
+    );
+    fs::write(done, pom)?;
+    Ok(libraries)
+}
+
+/// Two ports that nothing listens at, at this moment.
+fn free_ports() -> Result<[u16; 2]> {
+    let (first, second) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
+    Ok([first.local_addr()?.port(), second.local_addr()?.port()])
+}
