@@ -76,6 +76,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         ),
     };
     console::start_log(filter, json);
+    console::log_panics();
     let runtime = match tokio::runtime::Builder::new_multi_thread().thread_name("ruam").enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),

@@ -196,7 +196,10 @@ impl Settings {
                 None => message.clone(),
             };
             // A value that came from the environment may be a secret in the wrong place.
-            let problem = secrets.iter().fold(problem, |text, secret| text.replace(secret, "***"));
+            // A message quotes it as it is or with its special characters escaped.
+            let problem = secrets
+                .iter()
+                .fold(problem, |text, secret| text.replace(&format!("{secret:?}"), "\"***\"").replace(secret, "***"));
             ConfigError::Wrong { path: path.to_owned(), line, problem, remedy }
         })
     }
@@ -258,7 +261,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Settings, String> {
-        let environment = |name: &str| (name == "PASSWORD").then(|| "a\"b\\c".to_owned());
+        let environment = |name: &str| (name == "PASSWORD").then(|| "s3cr\"e\\t".to_owned());
         Settings::parse(Path::new("ruam.toml"), text, environment).map_err(|error| error.to_string())
     }
 
@@ -272,8 +275,8 @@ mod tests {
     #[test]
     fn the_environment_fills_in_secrets_that_do_not_print() {
         let settings = parse("# ${NOT_READ}\n[log]\nbootstrap_servers = \"k:9092\"\n[log.properties]\n\"sasl.password\" = \"${PASSWORD}\"\n").unwrap();
-        assert_eq!(settings.log.properties["sasl.password"].reveal(), "a\"b\\c");
-        assert!(!format!("{settings:?}").contains("a\""));
+        assert_eq!(settings.log.properties["sasl.password"].reveal(), "s3cr\"e\\t");
+        assert!(!format!("{settings:?}").contains("s3cr"));
     }
 
     #[test]
@@ -291,6 +294,6 @@ mod tests {
             assert!(error.starts_with(expected), "{error}");
         }
         let error = parse("[log]\nreplication = \"${PASSWORD}\"\n").unwrap_err();
-        assert!(error.contains("***") && !error.contains("a\"b"), "{error}");
+        assert!(error.contains("***") && !error.contains("s3cr"), "{error}");
     }
 }

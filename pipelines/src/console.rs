@@ -27,6 +27,23 @@ pub(crate) fn start_log(filter: &str, json: bool) {
     let _ = started;
 }
 
+/// Lets the log tell of a panic, which is a bug, by its place: what it says may hold a value.
+pub(crate) fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        // The Delta library gives up a file that could not be written by a call that panics where the
+        // disk is full, and catches that itself.
+        if place.contains("object_store") && place.contains("buffered.rs") {
+            tracing::debug!(place, "an unfinished file was given up");
+        } else {
+            let thread = std::thread::current();
+            let thread = thread.name().unwrap_or_default();
+            tracing::error!(place, thread, "a bug ended a part of ruam. Please report this with the log");
+        }
+        tracing::trace!(%panic);
+    }));
+}
+
 /// Writes lines of the log above the progress lines.
 struct BesideProgress;
 

@@ -31,11 +31,13 @@ pub fn answers_are_those_of_the_source() -> Result<()> {
     let abolished = source("abolished")?;
     let current: Vec<_> = ["provinces", "districts", "subdistricts"].map(source).into_iter().collect::<Result<_>>()?;
 
-    // Every row of the files, column by column.
+    // Every row of the files, column by column. One name there has two characters that look like one
+    // (SARA E twice for SARA AE), which `thai_text` mends.
+    let name = |value: &Value| text(value).map(|name| name.replace("\u{0e40}\u{0e40}", "\u{0e41}"));
     let mut expected = BTreeSet::new();
     for (level, rows) in ["province", "district", "subdistrict"].into_iter().zip(&current) {
         for row in rows {
-            let row = [text(&row[0]), Some(level.to_owned()), text(&row[1]), text(&row[2]), None, None, None];
+            let row = [text(&row[0]), Some(level.to_owned()), name(&row[1]), text(&row[2]), None, None, None];
             expected.insert(row);
         }
     }
@@ -43,7 +45,7 @@ pub fn answers_are_those_of_the_source() -> Result<()> {
         let code = text(&row[0]).context("a code")?;
         let level = if code.len() == 4 { "district" } else { "subdistrict" };
         let level = Some(level.to_owned());
-        expected.insert([Some(code), level, text(&row[1]), text(&row[2]), text(&row[3]), text(&row[4]), text(&row[5])]);
+        expected.insert([Some(code), level, name(&row[1]), text(&row[2]), text(&row[3]), text(&row[4]), text(&row[5])]);
     }
     let found = installation.ask(
         "select code, level, name_th, name_en, abolished_on, successors, succession_basis from dopa.administrative_area",

@@ -197,13 +197,8 @@ impl Subscriber {
             if now >= deadline {
                 return Ok(None);
             }
-            let wait = self
-                .runs
-                .values()
-                .map(|run| run.since + self.bounds.linger)
-                .chain([deadline])
-                .min()
-                .unwrap_or(deadline);
+            let begun = self.runs.values().filter(|run| !run.records.is_empty());
+            let wait = begun.map(|run| run.since + self.bounds.linger).fold(deadline, Instant::min);
             let polled = self.consumer.poll(wait.saturating_duration_since(now)).transpose();
             // The callback of a rebalance runs within the poll; what it says comes before records.
             if let Some(assigned) = self.consumer.context().news.lock().unwrap_or_else(PoisonError::into_inner).take() {

@@ -1,0 +1,154 @@
+//! A topic full of events that nobody has read yet, and how long `ruam` takes to read it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use ruam_connectors::{Feed, Overrides};
+use ruam_event::{ChangeEvent, DatasetSpec, Partition};
+use ruam_lake::{Lake, TableKind, TableName};
+use ruam_log::embedded::{EmbeddedBroker, EmbeddedSettings};
+use ruam_log::{Log, LogSettings, Publisher, TopicLayout};
+use ruam_tests::installation::{SPECS, unique};
+use ruam_tests::{Broker, Installation};
+use tokio::runtime::Runtime;
+
+/// How long draining may take.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// How often it is looked how far the table is.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A topic with unread events, and the installation that is to read it.
+pub struct Backlog {
+    installation: Installation,
+    layout: TopicLayout,
+    spec: DatasetSpec,
+    events: u64,
+    runtime: Runtime,
+}
+
+/// What reading it took.
+pub struct Drained {
+    /// How many events.
+    pub events: u64,
+    /// The most memory that the process had at a time.
+    pub peak_mb: u64,
+    time: Duration,
+}
+
+impl Drained {
+    /// From the start of the process to the last commit.
+    pub fn events_a_second(&self) -> f64 {
+        self.events as f64 / self.time.as_secs_f64()
+    }
+}
+
+/// What a dataset that comes with the program declares, with a topic of another name if one is given
+/// and without a source.
+pub fn spec_text(dataset: &str, topic: Option<&str>) -> Result<String> {
+    let mut spec: toml::Table = toml::from_str(&fs::read_to_string(format!("{SPECS}/{dataset}.toml"))?)?;
+    spec.remove("source");
+    if let (Some(topic), Some(section)) = (topic, spec.get_mut("topic").and_then(toml::Value::as_table_mut)) {
+        section.insert("name".to_owned(), topic.into());
+    }
+    Ok(toml::to_string(&spec)?)
+}
+
+/// The same, with its source.
+pub fn spec(dataset: &str, topic: Option<&str>) -> Result<DatasetSpec> {
+    let path = format!("{SPECS}/{dataset}.toml");
+    let text = fs::read_to_string(&path)?;
+    let text = match topic {
+        Some(topic) => text.replacen("[topic]", &format!("[topic]\nname = \"{topic}\""), 1),
+        None => text,
+    };
+    Ok(DatasetSpec::parse(&path, &text)?)
+}
+
+/// Calls for each of a number of a dataset's events.
+pub fn for_each_event(spec: &DatasetSpec, events: u64, mut each: impl FnMut(&ChangeEvent) -> Result<()>) -> Result<()> {
+    // The generated sources share a total; of ten times as many, each has enough.
+    let overrides = Overrides { generated_total: Some(events * 10) };
+    let mut source = ruam_connectors::open(spec, &overrides)?.context("a source")?;
+    source.open(None)?;
+    let mut left = events;
+    while left > 0 {
+        let Feed::Events(next) = source.next(1000)? else { anyhow::bail!("the source ended {left} events early") };
+        for event in next.iter().take(usize::try_from(left)?) {
+            each(event)?;
+            left -= 1;
+        }
+    }
+    Ok(())
+}
+
+impl Backlog {
+    /// Publishes a number of a dataset's events.
+    pub fn fill(broker: Broker, dataset: &str, events: u64) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let installation = Installation::empty(broker)?;
+        let topic = unique();
+        installation.write_spec(dataset, &spec_text(dataset, Some(&topic))?)?;
+        let spec = spec(dataset, Some(&topic))?;
+        // The first command makes the data directory, which the log then lies in.
+        installation.succeed(&["status"])?;
+        let embedded = match broker {
+            Broker::Kafka => None,
+            Broker::Embedded => {
+                let dir = installation.data_dir().join("log");
+                Some(runtime.block_on(EmbeddedBroker::start(&dir, EmbeddedSettings::default()))?)
+            }
+        };
+        let servers = match &embedded {
+            Some(broker) => broker.address().to_string(),
+            None => broker.servers()?.context("Kafka")?,
+        };
+        let log = Log::new(LogSettings { bootstrap_servers: servers, properties: BTreeMap::new(), replication: 1 });
+        let layout = runtime.block_on(log.ensure_topic(&topic, spec.partitions()))?;
+        let mut publisher = Publisher::open(&log, &spec, layout.clone())?;
+        for_each_event(&spec, events, |event| {
+            publisher.publish(event, &|| false)?;
+            Ok(())
+        })?;
+        publisher.flush(&|| false)?;
+        drop(publisher);
+        if let Some(broker) = embedded {
+            runtime.block_on(broker.stop());
+        }
+        Ok(Self { installation, layout, spec, events, runtime })
+    }
+
+    /// Starts `ruam up` and waits until its table has everything.
+    pub fn drain(self) -> Result<Drained> {
+        let lake = Lake::open(&self.installation.data_dir().join("lake").to_string_lossy(), &BTreeMap::new())?;
+        let table = TableName::new(self.spec.id(), TableKind::Rows);
+        let partitions: Vec<_> =
+            (0..self.layout.partitions).map(|index| Partition { topic: self.layout.topic.clone(), index }).collect();
+        let begun = Instant::now();
+        let mut up = self.installation.start(&["up", "--only", "workers"])?;
+        loop {
+            let progress = self.runtime.block_on(lake.progress(&table, None, &partitions))?;
+            let read: u64 = progress.iter().flatten().map(|progress| progress.records()).sum();
+            if read == self.events {
+                break;
+            }
+            ensure!(begun.elapsed() < PATIENCE, "{read} of {} events after {PATIENCE:?}:\n{}", self.events, up.said());
+            ensure!(up.run_for(LOOK), "ended by itself:\n{}", up.said());
+        }
+        let time = begun.elapsed();
+        let peak_mb = peak_mb(up.id())?;
+        let (status, said) = up.interrupt(PATIENCE)?;
+        ensure!(status.success(), "{said}");
+        self.installation.succeed(&["verify"])?;
+        Ok(Drained { events: self.events, peak_mb, time })
+    }
+}
+
+/// The most memory that a process has had in use, as Linux knows it (`VmHWM`).
+fn peak_mb(process: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
+    let kilobytes: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
+    Ok(kilobytes * 1024 / 1_000_000)
+}
