@@ -47,6 +47,14 @@ impl From<DataFusionError> for QueryError {
 /// What DataFusion says without the names of its own kinds of errors.
 fn plain(error: &DataFusionError) -> String {
     let text = error.strip_backtrace();
+    for refused in ["DML not supported: ", "DDL not supported: "] {
+        if let Some((_, statement)) = text.split_once(refused) {
+            return format!("{statement} is refused: SQL only reads here. Tables change by events alone");
+        }
+    }
+    if let DataFusionError::SQL(parser, _) = error {
+        return parser.to_string().trim_start_matches("sql parser error: ").to_owned();
+    }
     let kinds = [
         "Error during planning: ",
         "SQL error: ",

@@ -55,7 +55,7 @@ fn crash(broker: Broker, seed: u64) -> Result<()> {
     let mut seen = Vec::new();
     for kill in 1..=KILLS {
         let mut demo = installation.start(&["demo", "--events", &events, "--rate", RATE])?;
-        let moment = Duration::from_millis(random.random_range(50..2500));
+        let moment = Duration::from_millis(random.random_range(100..5000));
         ensure!(demo.run_for(moment), "ended by itself before kill {kill}:\n{}", demo.said());
         demo.kill()?;
         // Any state that a crash leaves can be read, and its books balance.

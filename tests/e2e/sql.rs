@@ -65,8 +65,8 @@ pub fn a_wrong_statement_is_explained() -> Result<()> {
         ("select * from dopa.administrative_aera", "administrative_area"),
         ("select nam_th from dopa.administrative_area", "name_th"),
         ("selec 1", "selec"),
-        ("delete from dopa.administrative_area", "read"),
-        ("create external table t stored as csv location '/etc/passwd'", "read"),
+        ("delete from dopa.administrative_area", "only reads"),
+        ("create external table t stored as csv location '/etc/passwd'", "only reads"),
     ] {
         let said = installation.refuse(&["sql", sql])?;
         ensure!(said.contains(expected), "`{sql}` is answered without `{expected}`:\n{said}");

@@ -191,14 +191,18 @@ impl Table {
 
     /// A writer of data files, which belong to the table once they are committed.
     pub(crate) fn writer(&self) -> Result<DeltaWriter, LakeError> {
+        let schema = self.schema()?;
+        // Bytes have no order that a reader could skip files by.
+        let ordered = schema.fields().iter().filter(|field| *field.data_type() != DataType::Binary);
+        let ordered = ordered.map(|field| field.name().clone()).collect();
         let config = WriterConfig::new(
-            self.schema()?,
+            schema,
             Vec::new(),
             Some(self.properties.clone()),
             None,
             Some(64 * 1024),
             DataSkippingNumIndexedCols::AllColumns,
-            None,
+            Some(ordered),
         );
         Ok(DeltaWriter::new(self.delta.log_store().object_store(None), config))
     }
