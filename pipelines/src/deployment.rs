@@ -132,6 +132,7 @@ impl Deployment {
         };
         match self.data_dir.take(Part::Broker) {
             Ok(lock) => {
+                port::only_here(section.listen, "log.listen")?;
                 let settings = EmbeddedSettings {
                     listen: section.listen,
                     retention: Duration::from_secs(section.retention_hours * 3600),

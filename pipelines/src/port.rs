@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
 
@@ -18,6 +18,16 @@ pub(crate) enum PortError {
         by: String,
         /// Another address and how to take it.
         free: String,
+    },
+    /// Others could reach it.
+    #[error(
+        "{setting} = \"{address}\" would let anybody on the network in: there is no sign-on yet. Use 127.0.0.1, and reach it through a tunnel"
+    )]
+    Open {
+        /// The address.
+        address: SocketAddr,
+        /// The setting that names it.
+        setting: &'static str,
     },
     /// It cannot be listened at for another reason.
     #[error("cannot listen at {address}: {source}. Correct {setting}")]
@@ -89,12 +99,12 @@ fn listener_at(port: u16) -> Option<String> {
     None
 }
 
-/// Whether an address is on this machine only.
-pub(crate) fn is_loopback(address: &SocketAddr) -> bool {
-    match address.ip() {
-        IpAddr::V4(ip) => ip.is_loopback(),
-        IpAddr::V6(ip) => ip.is_loopback(),
-    }
+/// Refuses an address that others on the network reach, as long as there is no sign-on.
+///
+/// # Errors
+/// Where it is not a loopback address.
+pub(crate) fn only_here(address: SocketAddr, setting: &'static str) -> Result<(), PortError> {
+    if address.ip().is_loopback() { Ok(()) } else { Err(PortError::Open { address, setting }) }
 }
 
 #[cfg(test)]

@@ -116,10 +116,7 @@ impl Running {
     /// Where the address cannot be listened at.
     pub(crate) async fn start_query(&mut self, deployment: &Deployment) -> Result<()> {
         let address = deployment.settings.query.listen;
-        anyhow::ensure!(
-            port::is_loopback(&address),
-            "query.listen = \"{address}\" would let anybody on the network read the lake: there is no sign-on yet. Use 127.0.0.1"
-        );
+        port::only_here(address, "query.listen")?;
         let listener = port::listen(address, "query.listen").await?;
         let lock = deployment.data_dir.take(Part::Query)?;
         let address = listener.local_addr()?;

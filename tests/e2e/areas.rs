@@ -95,11 +95,11 @@ pub fn answers_are_those_of_the_source() -> Result<()> {
     ensure!(found.len() == 1, "one area replaced 100205: {found:?}");
     ensure!(found[0].contains(&text(&bang_sue[4])), "{found:?} does not name {}", bang_sue[4]);
 
-    // The history of one area: it was inserted, and then closed.
+    // The history of one area: it stood there when the source was first read, and was then closed.
     let history = installation.ask(
         "select _op, abolished_on from dopa.administrative_area__changes where code = '100205' order by _position",
     )?;
-    let expected = vec![vec![Some("insert".to_owned()), None], vec![Some("update".to_owned()), text(&bang_sue[3])]];
+    let expected = vec![vec![Some("snapshot".to_owned()), None], vec![Some("update".to_owned()), text(&bang_sue[3])]];
     ensure!(history == expected, "{history:?}");
     Ok(())
 }

@@ -409,3 +409,47 @@ fn describe_topic(topic: &TopicLog) -> MetadataResponseTopic {
         .with_topic_id(topic.id)
         .with_partitions((0..topic.partitions.len()).map(partition).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::groups::Groups;
+    use crate::embedded::partition::Limits;
+    use crate::embedded::syncer::Syncer;
+    use crate::embedded::topics::Topics;
+    use proptest::prelude::*;
+
+    fn broker(dir: &std::path::Path) -> Arc<Broker> {
+        let limits = Limits { batch: 1 << 20, segment: 1 << 20, retention: i64::MAX };
+        Arc::new(Broker {
+            address: SocketAddr::from(([127, 0, 0, 1], 1)),
+            topics: Topics::open(dir, limits).unwrap(),
+            groups: Groups::open(dir).unwrap(),
+            syncer: Syncer::start().unwrap(),
+        })
+    }
+
+    proptest! {
+        /// Whatever comes over the wire is answered or refused. Bytes are small, so that the lengths that
+        /// they make are: what the library does with larger ones is told at the head of `embedded`.
+        #[test]
+        fn no_bytes_break_it(
+            offered in 0..OFFERED.len(),
+            step in 0i16..16,
+            body in prop::collection::vec(prop_oneof![8 => Just(0u8), 2 => 0u8..8, 1 => Just(0xff)], 0..200),
+        ) {
+            let (key, min, max) = OFFERED[offered];
+            let version = (min + step).min(max);
+            let mut frame = Vec::new();
+            frame.extend((key as i16).to_be_bytes());
+            frame.extend(version.to_be_bytes());
+            frame.extend([0, 0, 0, 7, 0xff, 0xff]);
+            frame.extend(body);
+            let dir = tempfile::tempdir().unwrap();
+            let broker = broker(dir.path());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let peer = SocketAddr::from(([127, 0, 0, 1], 2));
+            let _ = runtime.block_on(begin(&broker, Bytes::from(frame), peer));
+        }
+    }
+}
