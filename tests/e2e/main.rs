@@ -74,12 +74,14 @@ fn main() -> ExitCode {
 }
 
 type Test = Box<dyn FnOnce() -> anyhow::Result<()> + Send>;
+type OnBroker = fn(Broker) -> anyhow::Result<()>;
+type Alone = fn() -> anyhow::Result<()>;
 
 /// Every test: its name, what it needs, and how it is run.
 fn tests() -> Vec<(String, Need, Test)> {
     let mut tests: Vec<(String, Need, Test)> = Vec::new();
     // The longest come first, so that no core idles at the end.
-    let on_both: [(&str, fn(Broker) -> anyhow::Result<()>); 9] = [
+    let on_both: [(&str, OnBroker); 9] = [
         ("crash::nothing_is_lost_and_nothing_twice", crash::nothing_is_lost_and_nothing_twice),
         ("crash::stopping_loses_nothing", crash::stopping_loses_nothing),
         ("demo::tables_hold_what_the_model_says", demo::tables_hold_what_the_model_says),
@@ -99,7 +101,7 @@ fn tests() -> Vec<(String, Need, Test)> {
             tests.push((format!("{name}::{}", broker.name()), need, Box::new(move || test(broker))));
         }
     }
-    let alone: [(&str, Need, fn() -> anyhow::Result<()>); 22] = [
+    let alone: [(&str, Need, Alone); 22] = [
         ("object_store::the_lake_lies_on_s3", Need::Nothing, object_store::the_lake_lies_on_s3),
         ("object_store::a_secret_never_prints", Need::Nothing, object_store::a_secret_never_prints),
         ("areas::answers_are_those_of_the_source", Need::Nothing, areas::answers_are_those_of_the_source),

@@ -34,7 +34,9 @@ columns = [
 const LIMIT: usize = 2000;
 
 /// Key, value and what becomes of it: the reason of a reject and its column; none for a row.
-fn records() -> Vec<(Option<&'static str>, Option<Vec<u8>>, Option<(&'static str, Option<&'static str>)>)> {
+type Published = (Option<&'static str>, Option<Vec<u8>>, Option<(&'static str, Option<&'static str>)>);
+
+fn records() -> Vec<Published> {
     let event = |row: &str| Some(format!(r#"{{"before":null,"after":{row},"op":"c","ts_ms":1}}"#).into_bytes());
     vec![
         (Some("1"), event(r#"{"citizen_id":"1101700230708","born":"๑๓ เมษายน ๒๕๖๗"}"#), None),

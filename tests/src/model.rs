@@ -156,7 +156,7 @@ fn record_of(spec: &DatasetSpec, event: &ChangeEvent) -> Result<Records> {
     };
     let has_key = row.is_some_and(|row| envelope::encode_key(row, &spec.key(), &mut key));
     let id = envelope::attributes(spec.id(), event).find(|(name, _)| *name == "ce_id").context("an id")?.1;
-    let topic = Arc::new(Topic { name: spec.topic().into(), id: TopicId(1) });
+    let topic = Arc::new(Topic { name: spec.topic(), id: TopicId(1) });
     let mut records = Records::new(Partition { topic, index: 0 }, 0);
     records.push(Record {
         offset: 0,

@@ -70,7 +70,7 @@ limit 10",
         note: "",
     },
     Question {
-        asks: "Which area codes were in force on 1 January 2010, as far as this data knows? (real)",
+        asks: "Area codes in force on 1 January 2010, as far as this data knows (real)",
         sql: "select level,
   count(*) as in_force,
   count(*) filter (where abolished_on is not null) as abolished_since
@@ -78,13 +78,15 @@ from dopa.administrative_area
 where abolished_on is null or abolished_on > date '2010-01-01'
 group by level
 order by in_force",
-        note: "The source has no dates of creation, so a code that is newer than 2010 is counted, too.",
+        note: "No dates of creation are known, so a code newer than 2010 is counted, too.",
     },
     Question {
-        asks: "Payments that two agencies made to one person for one purpose and month (generated)",
-        sql: "select w.citizen_id, w.programme as purpose, w.period, w.amount as msdhs, d.amount as cgd
+        asks: "Payments by two agencies to one person for one purpose and month (generated)",
+        sql: "select w.citizen_id, w.programme as purpose, w.period,
+  w.amount as msdhs, d.amount as cgd
 from msdhs.welfare_payment w
-join cgd.disbursement d on d.payee_citizen_id = w.citizen_id and d.purpose = w.programme and d.period = w.period
+join cgd.disbursement d on d.payee_citizen_id = w.citizen_id
+  and d.purpose = w.programme and d.period = w.period
 order by w.citizen_id",
         note: "",
     },
@@ -220,7 +222,7 @@ fn introduce(deployment: &Deployment, log: &OpenLog) -> Result<()> {
     for dataset in deployment.datasets.all.values() {
         let spec = &dataset.spec;
         let kind = if spec.generated { "GENERATED" } else { "real" };
-        say(format!("            {:<26} {kind:<10} {}", spec.id().to_string(), spec.title.en))?;
+        say(format!("    {:<26} {kind:<10} {}", spec.id().to_string(), spec.title.en))?;
     }
     say("")?;
     Ok(())
@@ -381,7 +383,7 @@ async fn publish(deployment: &Deployment, engine: &Engine) -> Result<()> {
         for declared in &dataset.spec.extracts {
             let release = extract::publish(engine, &dataset.spec, declared, &deployment.data_dir.extracts()).await?;
             say(format!(
-                "\nPublished {} ({} rows) as open data in {}",
+                "\nPublished {} ({} rows) as open data in\n  {}",
                 dataset.spec.id(),
                 number(release.manifest.rows),
                 release.folder.display()
@@ -399,4 +401,19 @@ async fn publish(deployment: &Deployment, engine: &Engine) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_fit_the_narrowest_terminal() {
+        for question in &QUESTIONS {
+            let lines = question.sql.lines().chain([question.asks, question.note]);
+            for line in lines {
+                assert!(line.len() + 2 <= 80, "{line}");
+            }
+        }
+    }
 }
