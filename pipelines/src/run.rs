@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use ruam_connectors::Overrides;
@@ -23,8 +23,9 @@ use crate::meter::Meter;
 use crate::port;
 use crate::worker::Worker;
 
-/// How often the lag is looked at.
+/// How often the lag is looked at, and how often the log tells how far each dataset is.
 const LAG_EVERY: Duration = Duration::from_secs(1);
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// What is running.
 #[derive(Debug)]
@@ -160,10 +161,25 @@ impl Running {
 
 /// Looks every so often how many records of each dataset are in the log and not committed.
 async fn watch_lag(topics: Vec<(String, Arc<Meter>)>, log: Log, stop: CancellationToken) {
+    let mut told = Instant::now();
+    let mut told_records = vec![0; topics.len()];
     while tokio::time::timeout(LAG_EVERY, stop.cancelled()).await.is_err() {
         for (topic, meter) in &topics {
             let lag = lag_of(&log, topic, meter).await;
             meter.lag.store(lag.unwrap_or(-1), Ordering::Relaxed);
+        }
+        if told.elapsed() >= TELL_EVERY {
+            told = Instant::now();
+            for ((_, meter), told_records) in topics.iter().zip(&mut told_records) {
+                let records = meter.records.load(Ordering::Relaxed);
+                // Where nothing came there is nothing to tell.
+                if records > *told_records {
+                    let (rejects, lag) = (meter.rejected.load(Ordering::Relaxed), meter.lag.load(Ordering::Relaxed));
+                    let commits = meter.commits.load(Ordering::Relaxed);
+                    tracing::info!(dataset = %meter.id(), records, rejects, commits, lag, "committed since the start");
+                    *told_records = records;
+                }
+            }
         }
     }
 }
