@@ -2,7 +2,7 @@
 //! limit that was measured in the same run: these machines are shared, and absolute figures mean
 //! little.
 //!
-//! `cargo bench` runs it. `RUAM_BENCH_EVENTS=N` (1,000,000) sets how many events a throughput is taken
+//! `cargo bench` runs it, `cargo bench -- memory` a part (speed, memory, freshness). `RUAM_BENCH_EVENTS=N` (1,000,000) sets how many events a throughput is taken
 //! over, `RUAM_TEST_KAFKA=host:port` names a Kafka; without one, and without Maven and Java, its lines
 //! are left out.
 
@@ -20,6 +20,8 @@ use ruam_tests::{Broker, kafka};
 const RATIO: f64 = 0.30;
 const PEAK_MB: u64 = 600;
 const FRESHNESS_MS: u64 = 2000;
+/// How often memory is measured.
+const RUNS: usize = 3;
 
 fn main() -> ExitCode {
     if ruam_tests::is_ruam() {
@@ -44,15 +46,30 @@ fn main() -> ExitCode {
     }
 }
 
-/// Measures everything; says whether all promises were kept.
+/// Measures what is asked for; says whether all promises were kept.
 fn measure() -> Result<bool> {
     let events = std::env::var("RUAM_BENCH_EVENTS").ok().and_then(|count| count.parse().ok()).unwrap_or(1_000_000);
     let cores = std::thread::available_parallelism()?.get();
     println!(
         "{events} events, {cores} cores; promised: ratio ≥ {RATIO:.2}, peak ≤ {PEAK_MB} MB, p99 ≤ {FRESHNESS_MS} ms\n"
     );
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let is_wanted = |part: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == part);
     let mut kept = true;
+    if is_wanted("speed") {
+        kept &= measure_speed(events, cores)?;
+    }
+    if is_wanted("memory") {
+        kept &= measure_memory()?;
+    }
+    if is_wanted("freshness") {
+        kept &= measure_freshness()?;
+    }
+    Ok(kept)
+}
 
+fn measure_speed(events: u64, cores: usize) -> Result<bool> {
+    let mut kept = true;
     println!("topic to committed table, against arrow-json and Parquet alone on the same bytes");
     for (name, dataset) in [("append", "cgd/disbursement"), ("upsert", "bora/person")] {
         let values = limit::values(dataset, events)?;
@@ -82,6 +99,11 @@ fn measure() -> Result<bool> {
         }
     }
 
+    Ok(kept)
+}
+
+fn measure_memory() -> Result<bool> {
+    let mut kept = true;
     println!("\npeak memory of the whole process with a backlog (broker, worker and tables in it)");
     for (name, dataset) in [("append", "cgd/disbursement"), ("upsert", "bora/person")] {
         let peak = |millions: u64| -> Result<Drained> {
@@ -89,17 +111,24 @@ fn measure() -> Result<bool> {
             ensure!(drained.events == millions * 1_000_000, "everything was read");
             Ok(drained)
         };
-        let (two, four) = (peak(2)?.peak_mb, peak(4)?.peak_mb);
-        // "No higher" allows for what an allocator does from one run to the next.
-        let is_flat = four as f64 <= two as f64 * 1.05;
-        let counts = name == "append";
-        kept &= !counts || (two <= PEAK_MB && is_flat);
-        println!(
-            "  {name:<7}  2 million {two:>4} MB   4 million {four:>4} MB{}",
-            verdict(counts, two <= PEAK_MB && is_flat)
-        );
+        // What an allocator keeps differs by a fifth from one run of the same to the next, so that one
+        // run of each says nothing: runs alternate, and the highest of each are compared.
+        let (mut two, mut four) = (Vec::new(), Vec::new());
+        for _ in 0..RUNS {
+            two.push(peak(2)?.peak_mb);
+            four.push(peak(4)?.peak_mb);
+        }
+        let highest = |runs: &[u64]| runs.iter().copied().max().unwrap_or_default();
+        let is_kept = highest(&two) <= PEAK_MB && highest(&four) <= highest(&two) * 105 / 100;
+        kept &= is_kept;
+        println!("  {name:<7}  2 million {two:?} MB   4 million {four:?} MB{}", verdict(true, is_kept));
     }
 
+    Ok(kept)
+}
+
+fn measure_freshness() -> Result<bool> {
+    let mut kept = true;
     println!("\nfreshness at 5,000 events a second: from arrival in the log to a commit that readers see");
     for (name, dataset) in [("append", "cgd/disbursement"), ("upsert", "bora/person")] {
         let fresh = freshness::measure(dataset, 5000)?;
