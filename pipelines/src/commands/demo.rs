@@ -61,7 +61,8 @@ struct Question {
 const QUESTIONS: [Question; 3] = [
     Question {
         asks: "Population by province (generated persons; the ten largest)",
-        sql: "select a.code, a.name_th as province, a.name_en as english, count(*) as persons
+        sql: "select a.code, a.name_th as province, a.name_en as english,
+  count(*) as persons
 from bora.person p
 join dopa.administrative_area a on a.code = substr(p.area_code, 1, 2)
 group by a.code, a.name_th, a.name_en
