@@ -81,6 +81,8 @@ pub(crate) struct WorkerSection {
     pub(crate) commit_mb: usize,
     /// How much is read ahead of each dataset's topic, in MB.
     pub(crate) prefetch_mb: usize,
+    /// The most memory of the key index of each upsert dataset, in MB.
+    pub(crate) index_mb: usize,
 }
 
 /// Limits on what comes in.
@@ -125,7 +127,7 @@ impl Default for QuerySection {
 
 impl Default for WorkerSection {
     fn default() -> Self {
-        Self { commit_interval_ms: 500, commit_records: 500_000, commit_mb: 128, prefetch_mb: 16 }
+        Self { commit_interval_ms: 500, commit_records: 500_000, commit_mb: 128, prefetch_mb: 16, index_mb: 64 }
     }
 }
 

@@ -161,6 +161,11 @@ impl DataDir {
         self.path.join("lake")
     }
 
+    /// Where indexes of the lake's tables are kept. They can be lost.
+    pub(crate) fn indexes(&self) -> PathBuf {
+        self.path.join("index")
+    }
+
     /// Where extracts go.
     pub(crate) fn extracts(&self) -> PathBuf {
         self.path.join("extracts")
@@ -222,7 +227,7 @@ impl DataDir {
     /// # Errors
     /// Where it cannot be read.
     pub(crate) fn contents(&self) -> Result<Vec<(PathBuf, u64)>, DataDirError> {
-        let folders = ["log", "lake", "extracts"].map(|name| self.path.join(name));
+        let folders = ["log", "lake", "index", "extracts"].map(|name| self.path.join(name));
         let present = folders.into_iter().filter(|folder| folder.exists());
         present.map(|folder| size(&folder).map(|bytes| (folder, bytes)).map_err(|source| self.failed(source))).collect()
     }

@@ -98,6 +98,7 @@ impl Running {
                 lake: deployment.lake.clone(),
                 installation: deployment.data_dir.installation.clone(),
                 settings: deployment.settings.worker.clone(),
+                indexes: deployment.data_dir.indexes(),
                 meter: meter.clone(),
                 stop: self.stop.clone(),
                 runtime: Handle::current(),

@@ -13,13 +13,14 @@
 //! or go, what is not committed is dropped and read again from where the tables are.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ruam_event::{Classify, Partition, Records, Topic};
-use ruam_lake::{Batch, Contract, DatasetWriter, Lake, LakeError, TableKind, TableName};
+use ruam_lake::{Batch, Contract, DatasetWriter, IndexSettings, Lake, LakeError, TableKind, TableName};
 use ruam_log::subscriber::{Assignment, Bounds};
 use ruam_log::{Delivery, Log, LogError, Subscriber, TopicLayout};
 use tokio::runtime::Handle;
@@ -48,6 +49,8 @@ pub(crate) struct Worker {
     /// The installation's name, by which the broker knows its readers again.
     pub(crate) installation: String,
     pub(crate) settings: WorkerSection,
+    /// The folder that indexes of tables are kept in.
+    pub(crate) indexes: PathBuf,
     pub(crate) meter: Arc<Meter>,
     pub(crate) stop: CancellationToken,
     pub(crate) runtime: Handle,
@@ -66,13 +69,15 @@ impl Worker {
     /// Where the flow cannot go on; it may be run again.
     pub(crate) fn run(&self) -> Result<(), FlowError> {
         let Some(layout) = self.find_topic()? else { return Ok(()) };
-        let writer = self.runtime.block_on(DatasetWriter::open(&self.lake, contract(&self.dataset)));
+        let lake = self.runtime.block_on(self.lake.identity())?.simple().to_string();
+        let index = IndexSettings { folder: self.indexes.join(&lake), memory: self.settings.index_mb << 20 };
+        let writer = self.runtime.block_on(DatasetWriter::open(&self.lake, contract(&self.dataset), Some(&index)));
         let writer = writer.map_err(|source| match source {
             LakeError::Incompatible { .. } => FlowError::File { path: self.dataset.spec.path().to_owned(), source },
             source => source.into(),
         })?;
         let topic = layout.topic.clone();
-        let subscriber = self.subscribe(layout)?;
+        let subscriber = self.subscribe(layout, &lake)?;
         self.meter.set_trouble("worker", None);
         let done = AtomicBool::new(false);
         let committed = Mutex::new(Vec::new());
@@ -111,7 +116,7 @@ impl Worker {
         }
     }
 
-    fn subscribe(&self, layout: TopicLayout) -> Result<Subscriber, FlowError> {
+    fn subscribe(&self, layout: TopicLayout, lake_id: &str) -> Result<Subscriber, FlowError> {
         let id = self.dataset.spec.id().clone();
         let (lake, runtime, name) = (self.lake.clone(), self.runtime.clone(), TableName::new(&id, TableKind::Rows));
         let starts = move |partitions: &[Partition]| {
@@ -123,8 +128,7 @@ impl Worker {
         };
         let prefetch_kbytes = self.settings.prefetch_mb.max(1) * 1024;
         let bounds = Bounds { records: RUN_RECORDS, bytes: RUN_BYTES, linger: LINGER, prefetch_kbytes };
-        let lake = self.runtime.block_on(self.lake.identity())?.simple().to_string();
-        Ok(Subscriber::open(&self.log, &id, layout, &lake, &self.installation, bounds, Box::new(starts))?)
+        Ok(Subscriber::open(&self.log, &id, layout, lake_id, &self.installation, bounds, Box::new(starts))?)
     }
 
     fn read(

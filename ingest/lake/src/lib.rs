@@ -9,6 +9,7 @@
 mod durable;
 mod error;
 mod fold;
+mod index;
 mod location;
 mod progress;
 mod reader;
@@ -21,6 +22,7 @@ mod vectors;
 pub mod writer;
 
 pub use error::LakeError;
+pub use index::IndexSettings;
 pub use location::{Lake, TableKind, TableName};
 pub use progress::Progress;
 pub use writer::{Batch, Committed, Contract, DatasetWriter, changes_schema};

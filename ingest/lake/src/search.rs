@@ -1,7 +1,8 @@
-//! Where the rows of some keys are: by reading the key columns of the table's files.
+//! Rows and their keys, as they lie in a table's files.
 //!
-//! The cost follows the size of the table, not of the batch; an index will take this file's place
-//! behind the same function.
+//! What passes through: live files, into the rows of some keys in them. That costs what the files
+//! hold, so that it is for what the [`index`](crate::index) does not know: all of a table for a
+//! truncation, one file that is not entered yet, or those few whose values are needed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -9,11 +10,13 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
 use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Field, Schema};
+use arrow::row::Rows;
 use deltalake::DeltaTable;
 use deltalake::logstore::parquet_reader::ParquetObjectReader;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::ParquetRecordBatchStream;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
 use roaring::RoaringTreemap;
 
@@ -69,43 +72,92 @@ pub(crate) async fn search(table: &DeltaTable, files: Vec<DataFile>, wanted: &Wa
     Ok(found)
 }
 
-async fn search_file(
+/// Rows with their keys, and where in their file they are.
+pub(crate) struct KeyRows {
+    /// The columns that were asked for, those of the key and the origin among them.
+    pub batch: RecordBatch,
+    /// The key of each row.
+    pub keys: Rows,
+    /// The number of each row in its file.
+    pub numbers: Vec<u32>,
+}
+
+impl KeyRows {
+    /// The rows of a file in the order in which they were written.
+    pub(crate) fn written(batch: &RecordBatch, key: &[String]) -> Result<Self, BoxError> {
+        let (_, keys) = fold::keys(batch, key)?;
+        Ok(Self { batch: batch.clone(), keys, numbers: (0..u32::try_from(batch.num_rows())?).collect() })
+    }
+
+    fn read(batch: &RecordBatch, key: &[String]) -> Result<Self, BoxError> {
+        let batch = plain(batch)?;
+        let (_, keys) = fold::keys(&batch, key)?;
+        let numbers: &Int64Array = fold::column(&batch, ROW_NUMBER)?;
+        let numbers = numbers.values().iter().map(|number| u32::try_from(*number)).collect::<Result<_, _>>()?;
+        Ok(Self { batch, keys, numbers })
+    }
+}
+
+/// The rows of a file, a batch at a time.
+pub(crate) struct KeyRowStream {
+    batches: ParquetRecordBatchStream<ParquetObjectReader>,
+    key: Vec<String>,
+}
+
+impl KeyRowStream {
+    pub(crate) async fn next(&mut self) -> Result<Option<KeyRows>, BoxError> {
+        match self.batches.try_next().await? {
+            Some(batch) => Ok(Some(KeyRows::read(&batch, &self.key)?)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Reads the rows of a file, deleted ones too: their keys, partitions and positions, and `columns`.
+pub(crate) async fn key_rows(
     table: &DeltaTable,
     file: &DataFile,
-    wanted: &Wanted<'_>,
-    found: &mut Found,
-) -> Result<RoaringTreemap, BoxError> {
+    key: &[String],
+    columns: &[Field],
+) -> Result<KeyRowStream, BoxError> {
     let store = table.log_store().object_store(None);
     let reader = ParquetObjectReader::new(store, Path::from(file.view.path().as_ref()))
         .with_file_size(file.view.size().unsigned_abs());
     let row_number = Arc::new(Field::new(ROW_NUMBER, DataType::Int64, false).with_extension_type(RowNumber));
     let options = ArrowReaderOptions::new().with_virtual_columns(vec![row_number])?;
     let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await?;
-    let names = wanted.key.iter().map(String::as_str).chain(["_partition", "_position"]);
-    let names: Vec<_> = names.chain(wanted.columns.iter().map(|field| field.name().as_str())).collect();
+    let names = key.iter().map(String::as_str).chain(["_partition", "_position"]);
+    let names: Vec<_> = names.chain(columns.iter().map(|field| field.name().as_str())).collect();
     let projection = ProjectionMask::columns(builder.parquet_schema(), names);
-    let mut batches = builder.with_projection(projection).with_batch_size(BATCH_ROWS).build()?;
+    let batches = builder.with_projection(projection).with_batch_size(BATCH_ROWS).build()?;
+    Ok(KeyRowStream { batches, key: key.to_vec() })
+}
+
+async fn search_file(
+    table: &DeltaTable,
+    file: &DataFile,
+    wanted: &Wanted<'_>,
+    found: &mut Found,
+) -> Result<RoaringTreemap, BoxError> {
+    let mut stream = key_rows(table, file, wanted.key, wanted.columns).await?;
     let mut rows = RoaringTreemap::new();
-    while let Some(batch) = batches.try_next().await? {
+    while let Some(batch) = stream.next().await? {
         search_batch(&batch, file, wanted, &mut rows, found)?;
     }
     Ok(rows)
 }
 
 fn search_batch(
-    batch: &RecordBatch,
+    KeyRows { batch, keys, numbers }: &KeyRows,
     file: &DataFile,
     wanted: &Wanted<'_>,
     rows: &mut RoaringTreemap,
     found: &mut Found,
 ) -> Result<(), BoxError> {
-    let batch = &plain(batch)?;
-    let (_, keys) = fold::keys(batch, wanted.key)?;
     let origins = Origins::of(batch)?;
-    let numbers: &Int64Array = fold::column(batch, ROW_NUMBER)?;
     let mut taken = Vec::new();
-    for row in 0..batch.num_rows() {
-        let number = numbers.value(row).unsigned_abs();
+    for (row, number) in numbers.iter().enumerate() {
+        let number = u64::from(*number);
         if file.deleted.contains(number) {
             continue;
         }

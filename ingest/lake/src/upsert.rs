@@ -13,6 +13,7 @@ use roaring::RoaringTreemap;
 
 use crate::error::LakeError;
 use crate::fold::{self, Changes, Folded, Origins, Outcome, Source};
+use crate::index::KeyIndex;
 use crate::search::{self, Found, Wanted};
 use crate::table::Table;
 use crate::vectors::{self, DataFile, VectorCache};
@@ -56,6 +57,7 @@ fn join_masks(pending: &[Changes], column: usize) -> Option<arrow::buffer::Boole
 pub(crate) async fn plan(
     table: &Table,
     cache: &mut VectorCache,
+    index: &mut Option<KeyIndex>,
     changes: &Changes,
     key: &[String],
 ) -> Result<Plan, LakeError> {
@@ -76,7 +78,23 @@ pub(crate) async fn plan(
         truncated: &folded.truncated,
         columns: &columns,
     };
-    let found = search::search(table.delta(), files, &wanted).await.map_err(failed)?;
+    let found = match index.take() {
+        Some(mut own) if folded.truncated.is_empty() => match own.find(table.delta(), &files, &wanted).await {
+            Ok(found) => {
+                *index = Some(own);
+                found
+            }
+            Err(error) => {
+                // The table itself has the answer as well; the index is opened again with the writer.
+                tracing::warn!(%error, table = %table.name, "the key index cannot be used; the table is searched");
+                search::search(table.delta(), files, &wanted).await.map_err(failed)?
+            }
+        },
+        other => {
+            *index = other;
+            search::search(table.delta(), files, &wanted).await.map_err(failed)?
+        }
+    };
     let present = |row: usize| found.present.get(keys.row(row).data());
     decide(changes, &folded, &found, &columns, present).map_err(batch)
 }

@@ -30,6 +30,7 @@ use ruam_event::{DatasetId, Mode, OffsetRange, Partition};
 
 use crate::error::LakeError;
 use crate::fold::Changes;
+use crate::index::{IndexSettings, KeyIndex};
 use crate::location::{Lake, TableKind, TableName};
 use crate::progress::Progress;
 use crate::side::{Side, keep};
@@ -110,6 +111,8 @@ pub struct DatasetWriter {
     rejects: Side,
     changes: Option<Side>,
     vectors: VectorCache,
+    /// Upsert: where each key's row is; none where it is to be searched for in the table.
+    index: Option<KeyIndex>,
     partitions: BTreeMap<Partition, State>,
     waiting: Waiting,
 }
@@ -136,11 +139,12 @@ struct Waiting {
 }
 
 impl DatasetWriter {
-    /// Opens the dataset's tables, and creates or grows them as it declares.
+    /// Opens the dataset's tables, and creates or grows them as it declares. Without an index, the
+    /// table is searched for the rows that a commit replaces.
     ///
     /// # Errors
     /// Where the lake does not answer, or a table is not what the dataset declares.
-    pub async fn open(lake: &Lake, contract: Contract) -> Result<Self, LakeError> {
+    pub async fn open(lake: &Lake, contract: Contract, index: Option<&IndexSettings>) -> Result<Self, LakeError> {
         let definition = |schema: &SchemaRef, mode, what: &str| Definition {
             schema: schema.clone(),
             mode,
@@ -157,8 +161,15 @@ impl DatasetWriter {
         } else {
             None
         };
+        let index = index.filter(|_| contract.mode == Mode::Upsert).and_then(|settings| {
+            let folder = settings.folder.join(contract.dataset.agency()).join(contract.dataset.name());
+            let opened = KeyIndex::open(&folder, settings.memory);
+            let warn =
+                |error| tracing::warn!(%error, folder = %folder.display(), "no key index; the table is searched");
+            opened.map_err(warn).ok()
+        });
         let (vectors, partitions, waiting) = (VectorCache::default(), BTreeMap::new(), Waiting::default());
-        Ok(Self { contract, rows, rejects, changes, vectors, partitions, waiting })
+        Ok(Self { contract, rows, rejects, changes, vectors, index, partitions, waiting })
     }
 
     /// Begins with these partitions at these offsets, and drops what waits.
@@ -356,7 +367,10 @@ impl DatasetWriter {
         loop {
             attempts += 1;
             let plan = match &changes {
-                Some(changes) => Some(upsert::plan(&self.rows, &mut self.vectors, changes, &self.contract.key).await?),
+                Some(changes) => {
+                    let (vectors, index) = (&mut self.vectors, &mut self.index);
+                    Some(upsert::plan(&self.rows, vectors, index, changes, &self.contract.key).await?)
+                }
                 None => None,
             };
             if rejected.is_none() {
@@ -379,7 +393,11 @@ impl DatasetWriter {
             };
             let bytes =
                 actions.iter().map(|action| if let Action::Add(add) = action { new_bytes(add) } else { 0 }).sum();
+            let new: Vec<_> = actions.iter().filter_map(new_file).collect();
             if let Some(version) = self.attempt(actions, partitions, Operation::Upsert, attempts).await? {
+                if let (Some(plan), [path]) = (&plan, &new[..]) {
+                    self.enter(path.clone(), &plan.rows);
+                }
                 let rows = plan.map_or(0, |plan| plan.rows.num_rows()) as u64;
                 return Ok(Committed {
                     version,
@@ -390,6 +408,16 @@ impl DatasetWriter {
                     offsets: Vec::new(),
                 });
             }
+        }
+    }
+
+    /// Enters a file of rows that was just committed; where that fails, the next look finds it.
+    fn enter(&mut self, path: String, rows: &RecordBatch) {
+        if let Some(index) = &mut self.index
+            && let Err(error) = index.committed(path, rows, &self.contract.key)
+        {
+            tracing::warn!(%error, dataset = %self.contract.dataset, "the key index cannot be written; the table is searched");
+            self.index = None;
         }
     }
 
@@ -464,6 +492,14 @@ impl DatasetWriter {
 
 fn size_of(adds: &[Add]) -> u64 {
     adds.iter().map(|add| add.size.unsigned_abs()).sum()
+}
+
+/// The path of a file that came with this commit.
+fn new_file(action: &Action) -> Option<String> {
+    match action {
+        Action::Add(add) if add.deletion_vector.is_none() => Some(add.path.clone()),
+        _ => None,
+    }
 }
 
 /// The bytes of a file that came; one that only got a vector was there before.

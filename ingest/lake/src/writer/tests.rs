@@ -1,6 +1,7 @@
 //! The writer against a model: whatever is done to it, the tables are what the events say.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, BinaryArray, Int32Array, Int64Array, TimestampMicrosecondArray};
 use arrow::datatypes::TimeUnit;
@@ -218,9 +219,15 @@ fn lake(dir: &tempfile::TempDir) -> Lake {
     Lake::open(dir.path().to_str().unwrap(), &BTreeMap::new()).unwrap()
 }
 
+/// The folder of indexes, beside the tables.
+fn indexes(lake: &Lake) -> PathBuf {
+    PathBuf::from(lake.url().trim_start_matches("file://")).join("_indexes")
+}
+
 /// A writer that begins where the tables are.
 async fn open(lake: &Lake, mode: Mode, partitions: &[i32]) -> (DatasetWriter, Vec<i64>) {
-    let mut writer = DatasetWriter::open(lake, contract(mode)).await.unwrap();
+    let settings = IndexSettings { folder: indexes(lake), memory: 1 << 20 };
+    let mut writer = DatasetWriter::open(lake, contract(mode), Some(&settings)).await.unwrap();
     let partitions: Vec<_> = partitions.iter().map(|index| partition(*index)).collect();
     let name = TableName::new(&"a.b".parse().unwrap(), TableKind::Rows);
     let progress = lake.progress(&name, None, &partitions).await.unwrap();
@@ -253,6 +260,50 @@ enum Fate {
     Unanswered,
 }
 
+/// What becomes of the index while no writer has it.
+#[derive(Clone, Copy, Debug)]
+enum Index {
+    Kept,
+    Lost,
+    /// It is as it was some time ago.
+    Old,
+    Damaged,
+}
+
+fn index() -> impl Strategy<Value = Index> {
+    prop_oneof![3 => Just(Index::Kept), 1 => Just(Index::Lost), 2 => Just(Index::Old), 1 => Just(Index::Damaged)]
+}
+
+impl Index {
+    fn befall(self, lake: &Lake) {
+        let (now, old) = (indexes(lake), indexes(lake).with_file_name("_old"));
+        match self {
+            Self::Kept if !old.exists() && now.exists() => copy(&now, &old),
+            Self::Kept => {}
+            Self::Lost => drop(std::fs::remove_dir_all(&now)),
+            Self::Old if old.exists() => {
+                let _ = std::fs::remove_dir_all(&now);
+                copy(&old, &now);
+            }
+            Self::Old => {}
+            Self::Damaged => files(&now).iter().for_each(|file| std::fs::write(file, b"damaged").unwrap()),
+        }
+    }
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+fn copy(from: &Path, to: &Path) {
+    for file in files(from) {
+        let target = to.join(file.strip_prefix(from).unwrap());
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        std::fs::copy(&file, target).unwrap();
+    }
+}
+
 fn fate() -> impl Strategy<Value = Fate> {
     prop_oneof![5 => Just(Fate::Committed), 1 => Just(Fate::Lost), 2 => Just(Fate::Torn), 1 => Just(Fate::Unanswered)]
 }
@@ -263,42 +314,49 @@ proptest! {
     #[test]
     fn the_tables_are_what_the_events_say(
         streams in prop::collection::vec(prop::collection::vec(record(), 0..60), 2),
-        steps in prop::collection::vec((1_usize..20, 1_usize..20, fate()), 1..9),
+        steps in prop::collection::vec((1_usize..20, 1_usize..20, fate(), index()), 1..9),
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.block_on(run_steps(&streams, &steps));
     }
 }
 
-async fn run_steps(streams: &[Vec<Record>], steps: &[(usize, usize, Fate)]) {
+async fn run_steps(streams: &[Vec<Record>], steps: &[(usize, usize, Fate, Index)]) {
     let dir = tempfile::tempdir().unwrap();
     let lake = lake(&dir);
     let (mut writer, mut at) = open(&lake, Mode::Upsert, &[0, 1]).await;
-    for (first, second, fate) in steps {
+    for (first, second, fate, index) in steps {
         let before = at.clone();
-        for (index, count) in [(0, *first), (1, *second)] {
-            let start = at[index] as usize;
-            let end = (start + count).min(streams[index].len());
-            writer.write(batch(index as i32, start as i64, &streams[index][start..end])).await.unwrap();
-            at[index] = end as i64;
+        for (stream, count) in [(0, *first), (1, *second)] {
+            let start = at[stream] as usize;
+            let end = (start + count).min(streams[stream].len());
+            writer.write(batch(stream as i32, start as i64, &streams[stream][start..end])).await.unwrap();
+            at[stream] = end as i64;
         }
         match fate {
             Fate::Committed => drop(writer.commit().await.unwrap()),
             Fate::Unanswered => {
                 writer.commit().await.unwrap();
+                drop(writer);
+                index.befall(&lake);
                 (writer, at) = open(&lake, Mode::Upsert, &[0, 1]).await;
             }
             Fate::Lost => {
+                drop(writer);
+                index.befall(&lake);
                 (writer, at) = open(&lake, Mode::Upsert, &[0, 1]).await;
                 assert_eq!(at, before);
             }
             Fate::Torn => {
                 let partitions: Vec<_> = writer.partitions.keys().cloned().collect();
                 writer.commit_sides(&partitions).await.unwrap();
+                drop(writer);
+                index.befall(&lake);
                 (writer, at) = open(&lake, Mode::Upsert, &[0, 1]).await;
                 assert_eq!(at, before);
             }
         }
+        assert!(writer.index.is_some(), "an index is used");
     }
     for index in 0..2 {
         let start = at[index] as usize;
@@ -371,7 +429,7 @@ async fn a_commit_whose_answer_was_lost_is_found() {
         no_history.history = false;
         let mut writers = Vec::new();
         for _ in 0..2 {
-            let mut writer = DatasetWriter::open(&lake, no_history.clone()).await.unwrap();
+            let mut writer = DatasetWriter::open(&lake, no_history.clone(), None).await.unwrap();
             writer.assign(&[(partition(0), 0)]).await.unwrap();
             writer.write(batch(0, 0, &[put(1, 1), put(2, 2)])).await.unwrap();
             writers.push(writer);
@@ -416,7 +474,7 @@ async fn a_declaration_grows_and_does_not_break() {
 
     let mut grown = contract(Mode::Upsert);
     grown.rows = rows_schema(&[Field::new("more", DataType::Int64, true)]);
-    DatasetWriter::open(&lake, grown.clone()).await.unwrap();
+    DatasetWriter::open(&lake, grown.clone(), None).await.unwrap();
     let rows = query(&lake, TableKind::Rows, "select key, more from t").await;
     assert_eq!(rows[0].column(1).null_count(), 1);
 
@@ -430,7 +488,7 @@ async fn a_declaration_grows_and_does_not_break() {
         ),
     ];
     for (contract, expected) in refused {
-        let error = DatasetWriter::open(&lake, contract).await.unwrap_err().to_string();
+        let error = DatasetWriter::open(&lake, contract, None).await.unwrap_err().to_string();
         assert!(
             error.starts_with("what `a.b` declares does not fit its table any more: ") && error.contains(expected),
             "{error}"
