@@ -100,7 +100,7 @@ pub(crate) async fn accounts(
         let held = log.held(layout).await?;
         for ((partition, held), progress) in partitions.iter().zip(held).zip(progress) {
             let partition = partition.index;
-            let account = accounts.entry(partition).or_insert_with(|| Account { partition, ..Account::default() });
+            let account = of(&mut accounts, partition);
             (account.held, account.progress) = (Some(held), progress);
             // Rejects are committed before the rows of the same records: those of records that the
             // rows have not come to yet belong to what waits.
@@ -109,7 +109,7 @@ pub(crate) async fn accounts(
         }
     }
     for (partition, [rejected, distinct]) in counts(&tables, &count(TableKind::Rejects, &not_ahead)).await? {
-        let account = accounts.entry(partition).or_insert_with(|| Account { partition, ..Account::default() });
+        let account = of(&mut accounts, partition);
         account.rejected = rejected;
         account.doubled += rejected - distinct;
     }
@@ -122,10 +122,15 @@ pub(crate) async fn accounts(
              (select min(_partition) as _partition, count(*) as n from {table} where _topic = '{topic}' group by {key} having count(*) > 1)"
         );
         for (partition, [extra, _]) in counts(&tables, &doubled).await? {
-            accounts.entry(partition).or_insert_with(|| Account { partition, ..Account::default() }).doubled += extra;
+            of(&mut accounts, partition).doubled += extra;
         }
     }
     Ok(accounts.into_values().collect())
+}
+
+/// The books of a partition, begun where there are none yet.
+fn of(accounts: &mut BTreeMap<i32, Account>, partition: i32) -> &mut Account {
+    accounts.entry(partition).or_insert_with(|| Account { partition, ..Account::default() })
 }
 
 /// A partition and two counts, from each row of a query.

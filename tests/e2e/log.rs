@@ -3,18 +3,17 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
-use ruam_connectors::Overrides;
-use ruam_connectors::conformance::drain;
 use ruam_event::{ChangeEvent, DatasetSpec};
 use ruam_log::embedded::{EmbeddedBroker, EmbeddedSettings};
 use ruam_log::subscriber::Bounds;
-use ruam_log::{Delivery, Lease, Log, LogError, LogSettings, Publisher, Subscriber, TopicLayout};
-use ruam_tests::Broker;
-use ruam_tests::installation::{SPECS, unique};
+use ruam_log::{Delivery, Lease, Log, LogError, Publisher, Subscriber, TopicLayout};
+use ruam_tests::broker::log_at;
+use ruam_tests::installation::unique;
+use ruam_tests::{Broker, datasets};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -39,8 +38,7 @@ impl OpenLog {
                 (broker.address().to_string(), Some((broker, dir)))
             }
         };
-        let settings = LogSettings { bootstrap_servers: servers, properties: Default::default(), replication: 1 };
-        Ok(Self { log: Log::new(settings), runtime, _embedded: embedded })
+        Ok(Self { log: log_at(servers), runtime, _embedded: embedded })
     }
 
     fn topic(&self, spec: &DatasetSpec) -> Result<TopicLayout> {
@@ -54,11 +52,8 @@ impl OpenLog {
 
 /// Persons with a topic of their own, and some of their events.
 fn persons() -> Result<(DatasetSpec, Vec<ChangeEvent>)> {
-    let path = format!("{SPECS}/bora/person.toml");
-    let named = std::fs::read_to_string(&path)?.replacen("[topic]", &format!("[topic]\nname = \"{}\"", unique()), 1);
-    let spec = DatasetSpec::parse(&path, &named)?;
-    let mut source = ruam_connectors::open(&spec, &Overrides { generated_total: Some(1000) })?.context("a source")?;
-    let events = drain(source.as_mut(), None, 100)?;
+    let spec = datasets::spec("bora/person", Some(&unique()))?;
+    let events = datasets::events(&spec, 1000)?;
     Ok((spec, events))
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use ruam_tests::broker::log_at;
 use ruam_tests::{Broker, Installation, installation};
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -134,11 +135,7 @@ pub fn bad_records_are_kept_with_reason_and_place(broker: Broker) -> Result<()> 
 }
 
 fn publish(servers: &str, topic: &str) -> Result<()> {
-    let log = ruam_log::Log::new(ruam_log::LogSettings {
-        bootstrap_servers: servers.to_owned(),
-        properties: Default::default(),
-        replication: 1,
-    });
+    let log = log_at(servers.to_owned());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(log.ensure_topic(topic, 1))?;
     let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", servers).create()?;

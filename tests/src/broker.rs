@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use anyhow::Result;
+use ruam_log::{Log, LogSettings};
 
 use crate::kafka::Kafka;
 
@@ -13,6 +14,11 @@ pub enum Broker {
     Embedded,
     /// Apache Kafka: that of `RUAM_TEST_KAFKA`, or one that is started for the tests.
     Kafka,
+}
+
+/// The log at some addresses.
+pub fn log_at(servers: String) -> Log {
+    Log::new(LogSettings { bootstrap_servers: servers, properties: Default::default(), replication: 1 })
 }
 
 static KAFKA: OnceLock<Result<Kafka, String>> = OnceLock::new();

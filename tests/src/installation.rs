@@ -9,14 +9,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use arrow::array::RecordBatch;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use ruam_event::DatasetSpec;
 use tempfile::TempDir;
 
 use crate::broker::Broker;
+use crate::datasets;
 use crate::process::Process;
-
-/// The dataset files that come with the program.
-pub const SPECS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../pipelines/specs");
 
 /// A folder with settings, dataset files and data.
 #[derive(Debug)]
@@ -42,15 +39,9 @@ impl Installation {
     pub fn new(broker: Broker) -> Result<Self> {
         let installation = Self::empty(broker)?;
         let prefix = (broker == Broker::Kafka).then(unique);
-        for path in files_in(Path::new(SPECS))? {
-            let mut text = fs::read_to_string(&path)?;
-            let name = path.strip_prefix(SPECS)?.with_extension("").to_string_lossy().replace('/', ".");
-            if let Some(prefix) = &prefix {
-                let named = text.replacen("[topic]", &format!("[topic]\nname = \"{prefix}.{name}\""), 1);
-                ensure!(named != text, "{} has no [topic]", path.display());
-                text = named;
-            }
-            installation.write_spec(&name.replace('.', "/"), &text)?;
+        for name in datasets::ALL {
+            let topic = prefix.as_ref().map(|prefix| format!("{prefix}.{}", name.replace('/', ".")));
+            installation.write_spec(name, &datasets::text(name, topic.as_deref())?)?;
         }
         Ok(installation)
     }
@@ -92,15 +83,6 @@ impl Installation {
     /// The file of a dataset, by `agency/dataset`.
     pub fn spec_path(&self, name: &str) -> PathBuf {
         self.path().join("specs").join(name).with_extension("toml")
-    }
-
-    /// What a dataset declares, by `agency/dataset`.
-    ///
-    /// # Errors
-    /// Where its file cannot be read.
-    pub fn spec(&self, name: &str) -> Result<DatasetSpec> {
-        let path = self.spec_path(name);
-        Ok(DatasetSpec::parse(&path.display().to_string(), &fs::read_to_string(&path)?)?)
     }
 
     /// Its folder.

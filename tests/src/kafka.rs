@@ -8,8 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ruam_log::{Log, LogSettings};
 use tempfile::TempDir;
+
+use crate::broker::log_at;
 
 const POM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kafka/pom.xml");
 /// How long a JVM on a busy machine may take until it serves.
@@ -102,11 +103,7 @@ impl Kafka {
             .spawn()
             .context("cannot run sh")?;
         let kafka = Self { port, shell: Mutex::new(Some(shell)), _dir: dir };
-        let log = Log::new(LogSettings {
-            bootstrap_servers: kafka.servers(),
-            properties: Default::default(),
-            replication: 1,
-        });
+        let log = log_at(kafka.servers());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         if let Err(error) = runtime.block_on(log.reach(PATIENCE)) {
             let said = fs::read_to_string(kafka._dir.path().join("kafka.log")).unwrap_or_default();

@@ -5,6 +5,7 @@
 //! does. So what is tested is always what was just built, and nothing has to be built beside it.
 
 pub mod broker;
+pub mod datasets;
 pub mod installation;
 pub mod kafka;
 pub mod model;

@@ -10,19 +10,13 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use arrow::array::{Array, RecordBatch};
 use arrow::util::display::array_value_to_string;
-use ruam_connectors::Overrides;
-use ruam_connectors::conformance::drain;
 use ruam_event::change::Op;
 use ruam_event::record::Record;
 use ruam_event::{ChangeEvent, DatasetSpec, Mode, Partition, Records, Topic, TopicId, envelope};
 use ruam_transform::Transform;
 
 use crate::installation::Installation;
-use crate::tables;
-
-/// The datasets that come with the program, by `agency/dataset`.
-pub const DATASETS: [&str; 4] =
-    ["bora/person", "cgd/disbursement", "dopa/administrative_area", "msdhs/welfare_payment"];
+use crate::{datasets, tables};
 
 /// What the tables of a dataset have to hold, as [`tables::lines`].
 #[derive(Clone, Debug, Default)]
@@ -48,14 +42,11 @@ impl Models {
     /// Where a source cannot be read.
     pub fn of(events: u64) -> Result<Self> {
         let model = |name: &'static str| {
-            let path = format!("{}/{name}.toml", crate::installation::SPECS);
-            let spec = DatasetSpec::parse(&path, &std::fs::read_to_string(&path)?)?;
-            let overrides = Overrides { generated_total: Some(events) };
-            let mut source = ruam_connectors::open(&spec, &overrides)?.context("a source")?;
-            let events = drain(source.as_mut(), None, 1000)?;
+            let spec = datasets::spec(name, None)?;
+            let events = datasets::events(&spec, events)?;
             Ok((name, Model::of(&spec, &events)?))
         };
-        Ok(Self(DATASETS.into_iter().map(model).collect::<Result<_>>()?))
+        Ok(Self(datasets::ALL.into_iter().map(model).collect::<Result<_>>()?))
     }
 
     /// How many events all datasets have.

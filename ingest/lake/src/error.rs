@@ -7,6 +7,9 @@ use ruam_event::{Classify, DatasetId, Fault, TopicId};
 
 use crate::location::TableName;
 
+/// A fault whose table and operation the caller knows and puts to it.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// An error of the lake.
 #[derive(Debug, thiserror::Error)]
 pub enum LakeError {
@@ -44,7 +47,7 @@ pub enum LakeError {
         /// The address.
         url: String,
         /// What the store or the file says.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: BoxError,
     },
     /// Something failed with a table.
     #[error("cannot {operation} table `{table}`: {source}")]
@@ -54,7 +57,7 @@ pub enum LakeError {
         /// The table.
         table: TableName,
         /// What the store or the format says.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: BoxError,
     },
     /// A table does not exist.
     #[error("there is no table `{table}` yet: nothing has been written to it")]
@@ -113,11 +116,7 @@ pub enum LakeError {
 }
 
 impl LakeError {
-    pub(crate) fn table(
-        operation: &'static str,
-        table: &TableName,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
+    pub(crate) fn table(operation: &'static str, table: &TableName, source: impl Into<BoxError>) -> Self {
         Self::Table { operation, table: table.clone(), source: source.into() }
     }
 

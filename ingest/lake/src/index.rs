@@ -21,11 +21,10 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use ruam_event::Position;
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::error::BoxError;
 use crate::fold::Origins;
 use crate::search::{self, Found, KeyRows, Present, Wanted};
 use crate::vectors::DataFile;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Where an index is kept, and what it may take.
 #[derive(Clone, Debug)]

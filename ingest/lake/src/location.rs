@@ -23,7 +23,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::durable::DurableFileSystem;
-use crate::error::{LakeError, is_disk_full};
+use crate::error::{BoxError, LakeError, is_disk_full};
 
 /// The lake.
 #[derive(Clone, Debug)]
@@ -149,10 +149,7 @@ impl Lake {
     /// Where it cannot be read, or written at first.
     pub async fn identity(&self) -> Result<Uuid, LakeError> {
         let file = self.own_file("lake.json")?;
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| LakeError::Identity {
-            url: self.url.to_string(),
-            source,
-        };
+        let failed = |source: BoxError| LakeError::Identity { url: self.url.to_string(), source };
         let text = match self.read(&file).await {
             Err(object_store::Error::NotFound { .. }) => {
                 let new = serde_json::json!({ "format": 1, "lake": Uuid::new_v4() }).to_string();

@@ -20,10 +20,9 @@ use parquet::arrow::async_reader::ParquetRecordBatchStream;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
 use roaring::RoaringTreemap;
 
+use crate::error::BoxError;
 use crate::fold::{self, Origins};
 use crate::vectors::DataFile;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 const ROW_NUMBER: &str = "__row_number";
 const BATCH_ROWS: usize = 64 * 1024;

@@ -78,20 +78,18 @@ pub(crate) async fn plan(
         truncated: &folded.truncated,
         columns: &columns,
     };
-    let found = match index.take() {
-        Some(mut own) if folded.truncated.is_empty() => match own.find(table.delta(), &files, &wanted).await {
-            Ok(found) => {
-                *index = Some(own);
-                found
-            }
-            Err(error) => {
+    let by_index = match index {
+        Some(index) if folded.truncated.is_empty() => Some(index.find(table.delta(), &files, &wanted).await),
+        _ => None,
+    };
+    let found = match by_index {
+        Some(Ok(found)) => found,
+        without => {
+            if let Some(Err(error)) = without {
                 // The table itself has the answer as well; the index is opened again with the writer.
                 tracing::warn!(%error, table = %table.name, "the key index cannot be used; the table is searched");
-                search::search(table.delta(), files, &wanted).await.map_err(failed)?
+                *index = None;
             }
-        },
-        other => {
-            *index = other;
             search::search(table.delta(), files, &wanted).await.map_err(failed)?
         }
     };

@@ -15,8 +15,7 @@ use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use roaring::RoaringTreemap;
 
-/// What is needed of a fault here: text, which the caller puts its table and operation to.
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+use crate::error::BoxError;
 
 /// A live data file and the rows of it that are no more.
 #[derive(Clone)]

@@ -9,9 +9,10 @@ use ruam_connectors::{Feed, Overrides};
 use ruam_event::{ChangeEvent, DatasetSpec, Partition};
 use ruam_lake::{Lake, TableKind, TableName};
 use ruam_log::embedded::{EmbeddedBroker, EmbeddedSettings};
-use ruam_log::{Log, LogSettings, Publisher, TopicLayout};
-use ruam_tests::installation::{SPECS, unique};
-use ruam_tests::{Broker, Installation};
+use ruam_log::{Publisher, TopicLayout};
+use ruam_tests::broker::log_at;
+use ruam_tests::installation::unique;
+use ruam_tests::{Broker, Installation, datasets};
 use tokio::runtime::Runtime;
 
 /// How long draining may take.
@@ -44,26 +45,11 @@ impl Drained {
     }
 }
 
-/// What a dataset that comes with the program declares, with a topic of another name if one is given
-/// and without a source.
-pub fn spec_text(dataset: &str, topic: Option<&str>) -> Result<String> {
-    let mut spec: toml::Table = toml::from_str(&fs::read_to_string(format!("{SPECS}/{dataset}.toml"))?)?;
+/// The file of a dataset whose topic somebody else has filled.
+fn without_source(dataset: &str, topic: &str) -> Result<String> {
+    let mut spec: toml::Table = toml::from_str(&datasets::text(dataset, Some(topic))?)?;
     spec.remove("source");
-    if let (Some(topic), Some(section)) = (topic, spec.get_mut("topic").and_then(toml::Value::as_table_mut)) {
-        section.insert("name".to_owned(), topic.into());
-    }
     Ok(toml::to_string(&spec)?)
-}
-
-/// The same, with its source.
-pub fn spec(dataset: &str, topic: Option<&str>) -> Result<DatasetSpec> {
-    let path = format!("{SPECS}/{dataset}.toml");
-    let text = fs::read_to_string(&path)?;
-    let text = match topic {
-        Some(topic) => text.replacen("[topic]", &format!("[topic]\nname = \"{topic}\""), 1),
-        None => text,
-    };
-    Ok(DatasetSpec::parse(&path, &text)?)
 }
 
 /// Calls for each of a number of a dataset's events.
@@ -89,8 +75,8 @@ impl Backlog {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let installation = Installation::empty(broker)?;
         let topic = unique();
-        installation.write_spec(dataset, &spec_text(dataset, Some(&topic))?)?;
-        let spec = spec(dataset, Some(&topic))?;
+        installation.write_spec(dataset, &without_source(dataset, &topic)?)?;
+        let spec = datasets::spec(dataset, Some(&topic))?;
         // The first command makes the data directory, which the log then lies in.
         installation.succeed(&["status"])?;
         let embedded = match broker {
@@ -104,7 +90,7 @@ impl Backlog {
             Some(broker) => broker.address().to_string(),
             None => broker.servers()?.context("Kafka")?,
         };
-        let log = Log::new(LogSettings { bootstrap_servers: servers, properties: BTreeMap::new(), replication: 1 });
+        let log = log_at(servers);
         let layout = runtime.block_on(log.ensure_topic(&topic, spec.partitions()))?;
         let mut publisher = Publisher::open(&log, &spec, layout.clone())?;
         for_each_event(&spec, events, |event| {

@@ -9,12 +9,11 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use ruam_event::DatasetSpec;
 use ruam_log::embedded::{EmbeddedBroker, EmbeddedSettings};
 use ruam_tests::installation::files_in;
-use ruam_tests::{Broker, Installation};
+use ruam_tests::{Broker, Installation, datasets};
 use serde_json::Value;
-
-use crate::backlog;
 
 /// How long events flow, in seconds.
 const SECONDS: u64 = 30;
@@ -36,10 +35,10 @@ pub struct Freshness {
 /// Lets the events of one dataset flow at a rate, through the whole of the program.
 pub fn measure(dataset: &str, rate: u64) -> Result<Freshness> {
     let installation = Installation::empty(Broker::Embedded)?;
-    installation.write_spec(dataset, &fs::read_to_string(installation_spec(dataset))?)?;
-    let spec = backlog::spec(dataset, None)?;
+    installation.write_spec(dataset, &datasets::text(dataset, None)?)?;
+    let spec = datasets::spec(dataset, None)?;
     // The generated datasets share a total; this one's share decides how long it flows.
-    let share = share(dataset)?;
+    let share = share(&spec)?;
     let total = (rate * SECONDS) as f64 / share;
     installation.succeed(&["demo", "--events", &format!("{total:.0}"), "--rate", &rate.to_string()]).or_else(
         |error| {
@@ -68,17 +67,10 @@ pub fn measure(dataset: &str, rate: u64) -> Result<Freshness> {
     Ok(Freshness { rate, seconds, p50: at(0.5), p99: at(0.99), longest: at(1.0) })
 }
 
-fn installation_spec(dataset: &str) -> String {
-    format!("{}/{dataset}.toml", ruam_tests::installation::SPECS)
-}
-
 /// Which part of the generated events is a dataset's.
-fn share(dataset: &str) -> Result<f64> {
+fn share(spec: &DatasetSpec) -> Result<f64> {
     const TOTAL: u64 = 10_000;
-    let spec = backlog::spec(dataset, None)?;
-    let overrides = ruam_connectors::Overrides { generated_total: Some(TOTAL) };
-    let mut source = ruam_connectors::open(&spec, &overrides)?.context("a source")?;
-    let events = ruam_connectors::conformance::drain(source.as_mut(), None, 1000)?;
+    let events = datasets::events(spec, TOTAL)?;
     Ok(events.len() as f64 / TOTAL as f64)
 }
 

@@ -14,12 +14,13 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use ruam_event::envelope;
+use ruam_tests::datasets;
 
 use crate::backlog;
 
 /// The values of a dataset's records, a line each.
 pub fn values(dataset: &str, events: u64) -> Result<Vec<u8>> {
-    let spec = backlog::spec(dataset, None)?;
+    let spec = datasets::spec(dataset, None)?;
     let mut lines = Vec::new();
     backlog::for_each_event(&spec, events, |event| {
         envelope::encode(spec.id(), event, &mut lines);

@@ -1,0 +1,45 @@
+//! The datasets that come with the program, by `agency/dataset`.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use ruam_connectors::Overrides;
+use ruam_connectors::conformance::drain;
+use ruam_event::{ChangeEvent, DatasetSpec};
+
+/// The folder of their files.
+pub const SPECS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../pipelines/specs");
+
+/// All of them.
+pub const ALL: [&str; 4] = ["bora/person", "cgd/disbursement", "dopa/administrative_area", "msdhs/welfare_payment"];
+
+/// The file of a dataset, with a topic of another name if one is given.
+///
+/// # Errors
+/// Where it cannot be read, or says nothing about its topic.
+pub fn text(dataset: &str, topic: Option<&str>) -> Result<String> {
+    let path = format!("{SPECS}/{dataset}.toml");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let Some(topic) = topic else { return Ok(text) };
+    let named = text.replacen("[topic]", &format!("[topic]\nname = \"{topic}\""), 1);
+    ensure!(named != text, "{path} has no [topic]");
+    Ok(named)
+}
+
+/// What a dataset declares, with a topic of another name if one is given.
+///
+/// # Errors
+/// Where its file is wrong.
+pub fn spec(dataset: &str, topic: Option<&str>) -> Result<DatasetSpec> {
+    Ok(DatasetSpec::parse(&format!("{SPECS}/{dataset}.toml"), &text(dataset, topic)?)?)
+}
+
+/// All events of a dataset, where the generated ones come to `total` together.
+///
+/// # Errors
+/// Where its source cannot be read.
+pub fn events(spec: &DatasetSpec, total: u64) -> Result<Vec<ChangeEvent>> {
+    let overrides = Overrides { generated_total: Some(total) };
+    let mut source = ruam_connectors::open(spec, &overrides)?.context("a source")?;
+    Ok(drain(source.as_mut(), None, 1000)?)
+}
