@@ -2,15 +2,17 @@
 //! same time.
 //!
 //! ```text
-//! reader thread     records out of librdkafka, a run of one partition at a time
-//!     | at most one run waits
-//! transform thread  records to rows and rejects
-//!     | at most one batch waits
-//! writer thread     rows to Parquet, and a commit every so often
+//! reader thread      records out of librdkafka, a run of one partition at a time
+//!     | at most one run waits in each lane
+//! transform threads  records to rows and rejects, in as many lanes as there are cores
+//!     | at most one batch waits in each lane
+//! writer thread      rows to Parquet, and a commit every so often
 //! ```
 //!
-//! Nothing else waits anywhere, so that memory does not grow with the backlog. When partitions come
-//! or go, what is not committed is dropped and read again from where the tables are.
+//! Decoding is most of the work, so it has lanes: the reader deals runs to them in turn and the
+//! writer takes from them in the same turn, so that the order of the log is kept with no numbering
+//! and no sorting. Nothing else waits anywhere, so that memory does not grow with the backlog. When
+//! partitions come or go, what is not committed is dropped and read again from where the tables are.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,9 +33,12 @@ use crate::fault::{FlowError, rest};
 use crate::meter::{Arrivals, Meter};
 use crate::specs::Dataset;
 
-/// The most records and bytes of a run.
-const RUN_RECORDS: usize = 50_000;
+/// The most records and bytes of a run: so many that a batch's own cost is small, and so few that
+/// what the lanes hold stays small, too.
+const RUN_RECORDS: usize = 16 * 1024;
 const RUN_BYTES: usize = 8 << 20;
+/// The most threads that one dataset's records are transformed by.
+const MOST_LANES: usize = 4;
 /// How long a run waits for more records. Commits wait longer, so this only has to be long enough
 /// for a run to be worth its overhead.
 const LINGER: Duration = Duration::from_millis(50);
@@ -82,17 +87,22 @@ impl Worker {
         let done = AtomicBool::new(false);
         let committed = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
-            let (to_transform, from_reader) = sync_channel(1);
-            let (to_writer, from_transform) = sync_channel(1);
+            let (mut to_lanes, mut from_lanes, mut lanes) = (Vec::new(), Vec::new(), Vec::new());
+            for _ in 0..std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST_LANES)) {
+                let (to_transform, from_reader) = sync_channel(1);
+                let (to_writer, from_transform) = sync_channel(1);
+                lanes.push(scope.spawn(move || self.transform(&from_reader, &to_writer)));
+                to_lanes.push(to_transform);
+                from_lanes.push(from_transform);
+            }
             let (done, committed) = (&done, &committed);
-            let reader = scope.spawn(move || self.read(subscriber, &to_transform, done, committed));
-            let transform = scope.spawn(move || self.transform(&from_reader, &to_writer));
-            let written = self.write(writer, from_transform, &topic, committed);
+            let reader = scope.spawn(move || self.read(subscriber, &to_lanes, done, committed));
+            let written = self.write(writer, from_lanes, &topic, committed);
             done.store(true, Ordering::Release);
             let read = reader.join().unwrap_or(Err(FlowError::Thread("reader")));
-            let transformed = transform.join().unwrap_or(Err(FlowError::Thread("transform")));
+            let transformed = lanes.into_iter().map(|lane| lane.join().unwrap_or(Err(FlowError::Thread("transform"))));
             // When a stage fails, those after it see no more than its end.
-            read.and(transformed).and(written)
+            read.and(transformed.fold(Ok(()), Result::and)).and(written)
         })
     }
 
@@ -134,17 +144,18 @@ impl Worker {
     fn read(
         &self,
         mut subscriber: Subscriber,
-        out: &SyncSender<Delivery>,
+        lanes: &[SyncSender<Delivery>],
         done: &AtomicBool,
         committed: &Mutex<Vec<(i32, i64)>>,
     ) -> Result<(), FlowError> {
+        let mut turns = lanes.iter().cycle();
         while !self.stop.is_cancelled() && !done.load(Ordering::Acquire) {
             let offsets = std::mem::take(&mut *committed.lock().unwrap_or_else(PoisonError::into_inner));
             if !offsets.is_empty() {
                 subscriber.show_progress(&offsets);
             }
             let Some(delivery) = subscriber.next(LOOK)? else { continue };
-            if out.send(delivery).is_err() {
+            if turns.next().is_none_or(|lane| lane.send(delivery).is_err()) {
                 break;
             }
         }
@@ -181,16 +192,21 @@ impl Worker {
     fn write(
         &self,
         mut writer: DatasetWriter,
-        steps: Receiver<Step>,
+        lanes: Vec<Receiver<Step>>,
         topic: &Arc<Topic>,
         committed: &Mutex<Vec<(i32, i64)>>,
     ) -> Result<(), FlowError> {
         let interval = Duration::from_millis(self.settings.commit_interval_ms);
         let mut waiting = Waiting::default();
+        let mut turn = 0;
         loop {
             let patience =
                 waiting.since.map_or(LOOK, |since| (since + interval).saturating_duration_since(Instant::now()));
-            match steps.recv_timeout(patience) {
+            let step = lanes[turn].recv_timeout(patience);
+            if step.is_ok() {
+                turn = (turn + 1) % lanes.len();
+            }
+            match step {
                 Ok(Step::Assigned(assignment)) => {
                     waiting = Waiting::default();
                     self.runtime.block_on(writer.assign(&assignment))?;
@@ -202,7 +218,8 @@ impl Worker {
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    // Stopped, or an earlier stage failed: what has come this far is whole.
+                    // Stopped, or an earlier stage failed: what has come this far is whole. What other
+                    // lanes still hold comes after what this one lost, and is read again.
                     return self.commit(&mut writer, &mut waiting, topic, committed);
                 }
             }
@@ -277,7 +294,7 @@ pub(crate) fn contract(dataset: &Dataset) -> Contract {
         dataset: spec.id().clone(),
         description: format!("{generated}{} / {}", spec.title.en, spec.title.th),
         mode: spec.mode,
-        key: if spec.mode == ruam_event::Mode::Upsert { spec.key() } else { Vec::new() },
+        key: spec.key(),
         history: spec.history,
         rows: dataset.transform.schema().clone(),
         rejects: ruam_transform::reject::SCHEMA.clone(),

@@ -67,12 +67,11 @@ impl Decoder {
         let mut rows = Rows::new(self, records.len());
         let mut ops = Vec::with_capacity(records.len());
         let mut source_times = TimestampMicrosecondBuilder::with_capacity(records.len());
-        let mut tape = Vec::new();
         for record in 0..records.len() {
             rows.begin(record);
             // Kafka's tombstone says that a key may be compacted away; the delete before it said
             // that the row is gone.
-            let decoded = records.values.get(record).map(|value| rows.read(records, record, value, &mut tape));
+            let decoded = records.values.get(record).map(|value| rows.read(records, record, value));
             let (op, source_time) = match decoded {
                 Some(Ok(decoded)) => (Some(decoded.op), decoded.source_time),
                 Some(Err(reason)) => {
@@ -97,6 +96,8 @@ struct Rows<'a> {
     faults: Faults,
     record: usize,
     records: usize,
+    /// How many columns the record has had.
+    filled: usize,
     /// Where the next column is expected: sources send columns in the same order each time.
     next: usize,
 }
@@ -111,38 +112,37 @@ impl<'a> Rows<'a> {
             faults: Faults::none(records),
             record: 0,
             records,
+            filled: 0,
             next: 0,
         }
     }
 
     fn begin(&mut self, record: usize) {
         self.record = record;
+        self.filled = 0;
         self.next = 0;
     }
 
-    fn read(
-        &mut self,
-        records: &Records,
-        record: usize,
-        value: &[u8],
-        tape: &mut Vec<u8>,
-    ) -> Result<envelope::Decoded, Reason> {
+    fn read(&mut self, records: &Records, record: usize, value: &[u8]) -> Result<envelope::Decoded, Reason> {
         if value.len() > self.decoder.max_bytes {
             return Err(TOO_LARGE);
         }
-        let decoded = envelope::decode(value, tape, self).map_err(|error| reason(&error))?;
+        let decoded = envelope::decode(value, self).map_err(|error| reason(&error))?;
         if self.decoder.appends_only && !matches!(decoded.op, Op::Snapshot | Op::Insert) {
             return Err(NOT_AN_INSERT);
         }
         if decoded.op == Op::Delete && decoded.image == Image::None {
             let key = records.keys.get(record).ok_or(NO_KEY)?;
-            envelope::decode_row(key, tape, self).map_err(|_| NO_KEY)?;
+            envelope::decode_row(key, self).map_err(|_| NO_KEY)?;
         }
         Ok(decoded)
     }
 
     /// Fills the columns that the record did not have.
     fn end(&mut self) {
+        if self.filled == self.columns.len() {
+            return;
+        }
         for column in &mut self.columns {
             if column.len() == self.record {
                 column.append_null();
@@ -193,6 +193,7 @@ impl RowSink for Rows<'_> {
             self.faults.add(self.record, DUPLICATE_COLUMN, Some(index));
             return;
         }
+        self.filled += 1;
         match value {
             Scalar::Null => column.append_null(),
             Scalar::Bool(true) => column.append_value("true"),

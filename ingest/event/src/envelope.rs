@@ -12,9 +12,11 @@
 //! with or without the `schema`/`payload` wrapping. CloudEvents in Kafka's binary mode:
 //! <https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/kafka-protocol-binding.md>.
 
+mod reader;
+
 use std::io::Write;
 
-use jiter::{Jiter, JiterError, Peek};
+pub use reader::{DecodeError, Decoded, Image, RowSink, Scalar, decode, decode_row};
 
 use crate::change::{Change, ChangeEvent, Columns, OldRow, Op, Row, Value};
 use crate::dataset::DatasetId;
@@ -149,315 +151,6 @@ fn write_integer(number: Option<i64>, out: &mut Vec<u8>) {
     }
 }
 
-/// Takes the columns of a row as they are read.
-///
-/// After [`decode`] has failed, what the sink has taken of this row is void.
-pub trait RowSink {
-    /// Takes one column. The same name may come twice in malformed input.
-    fn column(&mut self, name: &str, value: Scalar<'_>);
-}
-
-/// A column's value as it stands in the JSON text.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Scalar<'a> {
-    /// `null`.
-    Null,
-    /// The source did not send it, because it did not change.
-    Unchanged,
-    /// `true` or `false`.
-    Bool(bool),
-    /// A number, in its own spelling.
-    Number(&'a str),
-    /// A text, unescaped.
-    Text(&'a str),
-    /// An array or object, as JSON text.
-    Nested(&'a str),
-}
-
-/// What an envelope says besides its columns.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Decoded {
-    /// The kind of the change.
-    pub op: Op,
-    /// Which row the sink was given.
-    pub image: Image,
-    /// When it happened in the source, in microseconds since 1970-01-01 UTC.
-    pub source_time: Option<i64>,
-}
-
-/// Which of the rows of an envelope the sink was given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Image {
-    /// The row after the change.
-    New,
-    /// The row before it, of which a delete may know the key only.
-    Old,
-    /// None: a truncation, or a delete that tells its key in the record's key alone.
-    None,
-}
-
-/// Why bytes are not a change event. Never holds a value.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum DecodeError {
-    /// Not JSON.
-    #[error("not JSON: {what} at byte {at}")]
-    NotJson {
-        /// What the parser met.
-        what: String,
-        /// Where.
-        at: usize,
-    },
-    /// JSON, but not an envelope.
-    #[error("not a change event: {0}")]
-    NotEnvelope(&'static str),
-    /// A kind of change that is not known.
-    #[error("not a change event: `op` is none of c, u, d, r, t")]
-    UnknownOp,
-    /// A row is missing or is one too many.
-    #[error("not a change event: op `{op}` {problem}")]
-    WrongRows {
-        /// The kind of change.
-        op: &'static str,
-        /// What is wrong with its rows.
-        problem: &'static str,
-    },
-}
-
-impl From<JiterError> for DecodeError {
-    fn from(error: JiterError) -> Self {
-        Self::NotJson { what: error.error_type.to_string(), at: error.index }
-    }
-}
-
-/// Reads the value of a record into a sink.
-///
-/// The sink is given the columns of `after`, or for a delete those of `before`. `tape` is a buffer
-/// for escaped texts that is kept from record to record.
-///
-/// # Errors
-/// Where the bytes are not an envelope; the sink's row is void then.
-pub fn decode(bytes: &[u8], tape: &mut Vec<u8>, sink: &mut impl RowSink) -> Result<Decoded, DecodeError> {
-    let mut json = Jiter::with_tape(bytes, std::mem::take(tape));
-    let mut parts = Parts::default();
-    let result = read_envelope(&mut json, &mut parts, sink, true);
-    let result = result.and_then(|()| json.finish().map_err(DecodeError::from));
-    *tape = json.into_tape();
-    result?;
-    let op = parts.op.ok_or(DecodeError::NotEnvelope("it has no `op`"))?;
-    let wrong = |problem| DecodeError::WrongRows { op: op.letter(), problem };
-    let image = match (op, parts.has_after, parts.before) {
-        (Op::Truncate, false, None) => Image::None,
-        (Op::Truncate, ..) => return Err(wrong("has a row")),
-        (Op::Delete, true, _) => return Err(wrong("has an `after`")),
-        (Op::Delete, false, None) => Image::None,
-        (Op::Delete, false, Some(before)) => {
-            decode_row(before, tape, sink)?;
-            Image::Old
-        }
-        (_, true, _) => Image::New,
-        (_, false, _) => return Err(wrong("has no `after`")),
-    };
-    Ok(Decoded { op, image, source_time: parts.source_time })
-}
-
-/// Reads a JSON object of columns, such as a record's key, into a sink; with or without Debezium's
-/// `schema`/`payload` wrapping.
-///
-/// # Errors
-/// Where the bytes are not such an object.
-pub fn decode_row(bytes: &[u8], tape: &mut Vec<u8>, sink: &mut impl RowSink) -> Result<(), DecodeError> {
-    let mut json = Jiter::with_tape(bytes, std::mem::take(tape));
-    let result = match payload_start(bytes) {
-        Some(start) => {
-            let mut inner = Jiter::new(&bytes[start..]);
-            read_row(&mut inner, sink)
-        }
-        None => read_row(&mut json, sink),
-    };
-    *tape = json.into_tape();
-    result
-}
-
-/// Where the `payload` of a wrapped object begins, if it is wrapped.
-fn payload_start(bytes: &[u8]) -> Option<usize> {
-    let mut json = Jiter::new(bytes);
-    let mut key = json.next_object_bytes().ok()??;
-    let mut wrapped = false;
-    loop {
-        match key {
-            b"schema" => wrapped = true,
-            b"payload" if wrapped => return Some(json.current_index()),
-            _ => return None,
-        }
-        json.next_skip().ok()?;
-        key = json.next_key_bytes().ok()??;
-    }
-}
-
-#[derive(Default)]
-struct Parts<'a> {
-    op: Option<Op>,
-    before: Option<&'a [u8]>,
-    has_after: bool,
-    source_time: Option<i64>,
-}
-
-fn read_envelope<'a>(
-    json: &mut Jiter<'a>,
-    parts: &mut Parts<'a>,
-    sink: &mut impl RowSink,
-    outermost: bool,
-) -> Result<(), DecodeError> {
-    if json.peek()? != Peek::Object {
-        json.next_skip()?;
-        json.finish()?;
-        return Err(DecodeError::NotEnvelope("it is not a JSON object"));
-    }
-    let mut part = json.next_object_bytes()?.map(Part::of);
-    while let Some(name) = part {
-        match name {
-            Part::After if json.peek()? != Peek::Null => {
-                if std::mem::replace(&mut parts.has_after, true) {
-                    return Err(DecodeError::NotEnvelope("it has two of `after`"));
-                }
-                read_row(json, sink)?;
-            }
-            Part::Before if json.peek()? != Peek::Null => {
-                if json.peek()? != Peek::Object {
-                    return Err(DecodeError::NotEnvelope("`before` is not an object"));
-                }
-                let start = json.current_index();
-                json.next_skip()?;
-                if parts.before.replace(json.slice_to_current(start)).is_some() {
-                    return Err(DecodeError::NotEnvelope("it has two of `before`"));
-                }
-            }
-            Part::Op => {
-                let op = Op::from_letter(json.next_str()?).ok_or(DecodeError::UnknownOp)?;
-                if parts.op.replace(op).is_some() {
-                    return Err(DecodeError::NotEnvelope("it has two of `op`"));
-                }
-            }
-            Part::Source if json.peek()? == Peek::Object => parts.source_time = read_source(json)?,
-            Part::Payload if outermost => read_envelope(json, parts, sink, false)?,
-            _ => json.next_skip()?,
-        }
-        part = json.next_key_bytes()?.map(Part::of);
-    }
-    Ok(())
-}
-
-#[derive(Clone, Copy)]
-enum Part {
-    Before,
-    After,
-    Source,
-    Op,
-    Payload,
-    Other,
-}
-
-impl Part {
-    fn of(name: &[u8]) -> Self {
-        match name {
-            b"before" => Self::Before,
-            b"after" => Self::After,
-            b"source" => Self::Source,
-            b"op" => Self::Op,
-            b"payload" => Self::Payload,
-            _ => Self::Other,
-        }
-    }
-}
-
-/// Reads the time of the change, in microseconds; Debezium gives it in up to three units.
-fn read_source(json: &mut Jiter<'_>) -> Result<Option<i64>, DecodeError> {
-    let (mut millis, mut micros) = (None, None);
-    let mut key = json.next_object_bytes()?;
-    while let Some(name) = key {
-        let unit = match name {
-            b"ts_ms" => Some(&mut millis),
-            b"ts_us" => Some(&mut micros),
-            _ => None,
-        };
-        let peek = json.peek()?;
-        match unit {
-            Some(unit) if peek.is_num() => {
-                let digits = json.known_number_bytes(peek)?;
-                *unit = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<i64>().ok());
-            }
-            _ => json.known_skip(peek)?,
-        }
-        key = json.next_key_bytes()?;
-    }
-    Ok(micros.or_else(|| millis.and_then(|millis| millis.checked_mul(1000))))
-}
-
-fn read_row(json: &mut Jiter<'_>, sink: &mut impl RowSink) -> Result<(), DecodeError> {
-    if json.peek()? != Peek::Object {
-        return Err(DecodeError::NotEnvelope("a row is not an object"));
-    }
-    // The parser lends out one string at a time, so that a name has to be put aside while its
-    // value is read; column names are short, and the buffer is on the stack.
-    let mut name = NameBuffer::default();
-    let mut more = name.take(json.next_object()?);
-    while more {
-        let peek = json.peek()?;
-        let value = match peek {
-            Peek::Null => {
-                json.known_null()?;
-                Scalar::Null
-            }
-            Peek::True | Peek::False => Scalar::Bool(json.known_bool(peek)?),
-            Peek::String => match json.known_str()? {
-                UNCHANGED => Scalar::Unchanged,
-                text => Scalar::Text(text),
-            },
-            Peek::Array | Peek::Object => {
-                let start = json.current_index();
-                json.known_skip(peek)?;
-                Scalar::Nested(utf8(json.slice_to_current(start), start)?)
-            }
-            _ => {
-                let at = json.current_index();
-                Scalar::Number(utf8(json.known_number_bytes(peek)?, at)?)
-            }
-        };
-        sink.column(name.as_str(), value);
-        more = name.take(json.next_key()?);
-    }
-    Ok(())
-}
-
-fn utf8(bytes: &[u8], at: usize) -> Result<&str, DecodeError> {
-    std::str::from_utf8(bytes).map_err(|_| DecodeError::NotJson { what: "not UTF-8".to_owned(), at })
-}
-
-/// A copy of a column name; longer names than any column may have are cut, and match none.
-struct NameBuffer {
-    bytes: [u8; 128],
-    len: usize,
-}
-
-impl Default for NameBuffer {
-    fn default() -> Self {
-        Self { bytes: [0; 128], len: 0 }
-    }
-}
-
-impl NameBuffer {
-    fn take(&mut self, name: Option<&str>) -> bool {
-        let Some(name) = name else { return false };
-        self.len = name.floor_char_boundary(self.bytes.len());
-        self.bytes[..self.len].copy_from_slice(&name.as_bytes()[..self.len]);
-        true
-    }
-
-    fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
-    }
-}
-
 /// Reads the bytes of a record back into the event that they carry: for tools and tests, which
 /// have time; workers read straight into columns.
 ///
@@ -465,7 +158,7 @@ impl NameBuffer {
 /// Where the bytes are not an envelope.
 pub fn decode_event(bytes: &[u8], position: Position, key: &[String]) -> Result<ChangeEvent, DecodeError> {
     let mut collect = Collect::default();
-    let decoded = decode(bytes, &mut Vec::new(), &mut collect)?;
+    let decoded = decode(bytes, &mut collect)?;
     let row = collect.row();
     let change = match (decoded.op, decoded.image) {
         (Op::Snapshot, _) => Change::Snapshot(row),
@@ -479,12 +172,9 @@ pub fn decode_event(bytes: &[u8], position: Position, key: &[String]) -> Result<
 }
 
 fn decode_old(bytes: &[u8], key: &[String]) -> Result<OldRow, DecodeError> {
-    let mut json = Jiter::new(bytes);
-    let mut parts = Parts::default();
-    read_envelope(&mut json, &mut parts, &mut Collect::default(), true)?;
-    let Some(before) = parts.before else { return Ok(OldRow::None) };
+    let Some(before) = reader::before(bytes)? else { return Ok(OldRow::None) };
     let mut collect = Collect::default();
-    decode_row(before, &mut Vec::new(), &mut collect)?;
+    decode_row(before.as_bytes(), &mut collect)?;
     Ok(old_row(collect.row(), key))
 }
 
@@ -572,8 +262,8 @@ mod tests {
 
         #[test]
         fn no_bytes_break_it(bytes: Vec<u8>) {
-            let _ = decode(&bytes, &mut Vec::new(), &mut Collect::default());
-            let _ = decode_row(&bytes, &mut Vec::new(), &mut Collect::default());
+            let _ = decode(&bytes, &mut Collect::default());
+            let _ = decode_row(&bytes, &mut Collect::default());
         }
 
         #[test]
@@ -582,12 +272,12 @@ mod tests {
             let mut bytes = Vec::new();
             encode(&dataset(), &event, &mut bytes);
             let cut = (bytes.len() as f64 * at) as usize;
-            prop_assert!(decode(&bytes[..cut], &mut Vec::new(), &mut Collect::default()).is_err());
+            prop_assert!(decode(&bytes[..cut], &mut Collect::default()).is_err());
         }
     }
 
     fn decode_text(text: &str) -> Result<Decoded, DecodeError> {
-        decode(text.as_bytes(), &mut Vec::new(), &mut Collect::default())
+        decode(text.as_bytes(), &mut Collect::default())
     }
 
     #[test]

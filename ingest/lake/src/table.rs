@@ -300,7 +300,9 @@ impl Operation {
 
 /// What a table says about itself, beyond its columns.
 fn marks(definition: &Definition) -> [(&'static str, String); 2] {
-    [("ruam.mode", definition.mode.to_string()), ("ruam.key", definition.key.join(","))]
+    // What an append is keyed by changes nothing that is written.
+    let key = if definition.mode == Mode::Upsert { definition.key.join(",") } else { String::new() };
+    [("ruam.mode", definition.mode.to_string()), ("ruam.key", key)]
 }
 
 async fn create(delta: DeltaTable, name: &TableName, definition: &Definition) -> Result<DeltaTable, DeltaTableError> {
@@ -344,9 +346,7 @@ fn writer_properties(definition: &Definition) -> WriterProperties {
     for name in NO_DICTIONARY {
         properties = properties.set_column_dictionary_enabled(ColumnPath::from(name), false);
     }
-    if definition.mode == Mode::Upsert
-        && let [key] = definition.key.as_slice()
-    {
+    if let [key] = definition.key.as_slice() {
         properties = properties.set_column_dictionary_enabled(ColumnPath::from(key.as_str()), false);
     }
     properties.build()

@@ -148,7 +148,7 @@ impl DatasetWriter {
         let definition = |schema: &SchemaRef, mode, what: &str| Definition {
             schema: schema.clone(),
             mode,
-            key: if mode == Mode::Upsert { contract.key.clone() } else { Vec::new() },
+            key: contract.key.clone(),
             description: format!("{what}{}", contract.description),
         };
         let name = |kind| TableName::new(&contract.dataset, kind);

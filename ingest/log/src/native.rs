@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
+use std::marker::PhantomData;
 use std::ptr;
 
 use rdkafka::client::{Client, ClientContext};
@@ -11,25 +12,37 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka_sys as sys;
 use ruam_event::TopicId;
 
-/// The value of a record's header. rdkafka's own iterator panics on a header whose name is not
-/// UTF-8, which anybody may send.
-pub(crate) fn header<'a>(message: &'a BorrowedMessage<'_>, name: &CStr) -> Option<&'a [u8]> {
+/// The headers of a record. rdkafka's own iterator panics on a header whose name is not UTF-8, which
+/// anybody may send, and goes through all of them.
+#[derive(Clone, Copy)]
+pub(crate) struct Headers<'a> {
+    headers: *mut sys::rd_kafka_headers_t,
+    message: PhantomData<&'a [u8]>,
+}
+
+/// The headers of a record; none where it has none.
+pub(crate) fn headers<'a>(message: &'a BorrowedMessage<'_>) -> Option<Headers<'a>> {
     let mut headers = ptr::null_mut();
-    let (mut value, mut len) = (ptr::null(), 0);
-    // SAFETY: the message is alive as long as the borrow; librdkafka owns the headers and their
-    // values and keeps them until the message is destroyed. The pointers are written before they
-    // are read, because both calls are checked.
-    unsafe {
-        if sys::rd_kafka_message_headers(message.ptr(), &mut headers)
-            != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
-        {
-            return None;
+    // SAFETY: the message is alive as long as the borrow, and the pointer is written where the call
+    // succeeds.
+    let found = unsafe { sys::rd_kafka_message_headers(message.ptr(), &mut headers) };
+    let is_found = found == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+    is_found.then_some(Headers { headers, message: PhantomData })
+}
+
+impl<'a> Headers<'a> {
+    /// The last value of a name.
+    pub(crate) fn last(self, name: &CStr) -> Option<&'a [u8]> {
+        let (mut value, mut len) = (ptr::null(), 0);
+        // SAFETY: librdkafka owns the headers and their values, and keeps them until the message is
+        // destroyed, which `'a` outlives nowhere. The pointer is read only where the call succeeds.
+        unsafe {
+            let found = sys::rd_kafka_header_get_last(self.headers, name.as_ptr(), &mut value, &mut len);
+            if found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR || value.is_null() {
+                return None;
+            }
+            Some(std::slice::from_raw_parts(value.cast::<u8>(), len))
         }
-        let found = sys::rd_kafka_header_get_last(headers, name.as_ptr(), &mut value, &mut len);
-        if found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR || value.is_null() {
-            return None;
-        }
-        Some(std::slice::from_raw_parts(value.cast::<u8>(), len))
     }
 }
 

@@ -319,7 +319,8 @@ fn last_record(
     while Instant::now() < deadline {
         match reader.poll(WAIT) {
             Some(Ok(message)) => {
-                last = Some(native::header(&message, c"ce_sequence").and_then(Position::parse));
+                let position = native::headers(&message).and_then(|headers| headers.last(c"ce_sequence"));
+                last = Some(position.and_then(Position::parse));
                 if message.offset() + 1 >= end {
                     return Ok(last);
                 }

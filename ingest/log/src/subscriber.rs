@@ -29,6 +29,9 @@ use crate::error::LogError;
 use crate::native;
 use crate::topics::{Log, TopicLayout, held, log_line};
 
+/// How many records are taken with one look at the clock.
+const AT_HAND: usize = 256;
+
 /// Tells where to begin with partitions that have just been given to this process; none where they
 /// have never been read.
 pub type StartOffsets = Box<dyn Fn(&[Partition]) -> Result<Vec<Option<i64>>, LogError> + Send + Sync>;
@@ -108,6 +111,10 @@ impl ConsumerContext for Assignments {
 }
 
 impl Assignments {
+    fn take_news(&self) -> Option<Result<Assignment, LogError>> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     fn failed(&self, source: KafkaError) -> LogError {
         LogError::Read { dataset: self.dataset.clone(), source }
     }
@@ -188,9 +195,9 @@ impl Subscriber {
     /// # Errors
     /// Where reading cannot go on; the subscriber is of no further use then.
     pub fn next(&mut self, patience: Duration) -> Result<Option<Delivery>, LogError> {
-        let deadline = Instant::now() + patience;
+        let mut now = Instant::now();
+        let deadline = now + patience;
         loop {
-            let now = Instant::now();
             if let Some(run) = self.take_ripe(now) {
                 return Ok(Some(Delivery::Records(Box::new(run))));
             }
@@ -198,28 +205,43 @@ impl Subscriber {
                 return Ok(None);
             }
             let begun = self.runs.values().filter(|run| !run.records.is_empty());
-            let wait = begun.map(|run| run.since + self.bounds.linger).fold(deadline, Instant::min);
-            let polled = self.consumer.poll(wait.saturating_duration_since(now)).transpose();
-            // The callback of a rebalance runs within the poll; what it says comes before records.
-            if let Some(assigned) = self.consumer.context().news.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                let assigned = assigned?;
-                self.runs.clear();
-                let start = |(partition, start): &(Partition, i64)| {
-                    (partition.index, Run { records: Records::new(partition.clone(), *start), since: Instant::now() })
-                };
-                self.runs = assigned.iter().map(start).collect();
-                return Ok(Some(Delivery::Assigned(assigned)));
-            }
-            match polled {
-                Ok(None) => {}
-                Ok(Some(message)) => {
-                    if let Some(run) = self.runs.get_mut(&message.partition()) {
-                        run.push(&message);
-                    }
+            let ripe = begun.map(|run| run.since + self.bounds.linger).fold(deadline, Instant::min);
+            let mut wait = ripe.saturating_duration_since(now);
+            // What is at hand is taken together, with one look at the clock.
+            for _ in 0..AT_HAND {
+                let polled = self.consumer.poll(wait).transpose();
+                // The callback of a rebalance runs within the poll; what it says comes before records.
+                if let Some(news) = self.consumer.context().take_news() {
+                    drop(polled);
+                    return Ok(Some(self.begin(news?)));
                 }
-                Err(error) => self.judge(error)?,
+                if !wait.is_zero() {
+                    (now, wait) = (Instant::now(), Duration::ZERO);
+                }
+                match polled {
+                    Ok(None) => break,
+                    Ok(Some(message)) => {
+                        if let Some(run) = self.runs.get_mut(&message.partition()) {
+                            run.push(&message, now);
+                            if run.is_full(&self.bounds) {
+                                break;
+                            }
+                        }
+                    }
+                    Err(error) => self.judge(error)?,
+                }
             }
+            now = Instant::now();
         }
+    }
+
+    /// Begins with an assignment; what was collected for the one before is dropped.
+    fn begin(&mut self, assigned: Assignment) -> Delivery {
+        let run = |(partition, start): &(Partition, i64)| {
+            (partition.index, Run { records: Records::new(partition.clone(), *start), since: Instant::now() })
+        };
+        self.runs = assigned.iter().map(run).collect();
+        Delivery::Assigned(assigned)
     }
 
     /// A run that is full, or that has waited long enough.
@@ -265,25 +287,28 @@ impl Subscriber {
 }
 
 impl Run {
-    fn push(&mut self, message: &BorrowedMessage<'_>) {
+    fn push(&mut self, message: &BorrowedMessage<'_>, now: Instant) {
         if self.records.is_empty() {
-            self.since = Instant::now();
+            self.since = now;
         }
+        let headers = native::headers(message);
+        let header = |name| headers.and_then(|headers| headers.last(name));
         self.records.push(Record {
             offset: message.offset(),
             arrived: message.timestamp().to_millis().unwrap_or(0),
             key: message.key(),
             value: message.payload(),
-            id: native::header(message, c"ce_id"),
-            position: native::header(message, c"ce_sequence").and_then(Position::parse),
+            id: header(c"ce_id"),
+            position: header(c"ce_sequence").and_then(Position::parse),
         });
     }
 
+    fn is_full(&self, bounds: &Bounds) -> bool {
+        self.records.len() >= bounds.records || self.records.bytes() >= bounds.bytes
+    }
+
     fn is_ripe(&self, bounds: &Bounds, now: Instant) -> bool {
-        !self.records.is_empty()
-            && (self.records.len() >= bounds.records
-                || self.records.bytes() >= bounds.bytes
-                || now.duration_since(self.since) >= bounds.linger)
+        !self.records.is_empty() && (self.is_full(bounds) || now.saturating_duration_since(self.since) >= bounds.linger)
     }
 }
 
