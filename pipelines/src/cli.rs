@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::commands::{check, datasets, demo, rejects, resume, sql, status, up, verify};
+use crate::commands::{check, datasets, demo, maintain, rejects, resume, sql, status, up, verify};
 use crate::console;
 use crate::deployment::Place;
 
@@ -44,6 +44,8 @@ enum Command {
     /// Look at the records that could not become rows
     #[command(subcommand)]
     Rejects(rejects::Rejects),
+    /// Merge small files and delete unneeded ones now; running workers do so by themselves
+    Maintain(maintain::Maintain),
     /// Let a dataset go on from another place in its topic, after a person has decided so
     Resume(resume::Resume),
     /// Print a script that completes commands on the tab key
@@ -102,6 +104,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Datasets(datasets) => datasets.run(place),
         Command::Verify(verify) => verify.run(place).await,
         Command::Rejects(rejects) => rejects.run(place).await,
+        Command::Maintain(maintain) => maintain.run(place).await,
         Command::Resume(resume) => resume.run(place).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "ruam", &mut io::stdout());

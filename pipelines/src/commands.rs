@@ -3,6 +3,7 @@
 pub(crate) mod check;
 pub(crate) mod datasets;
 pub(crate) mod demo;
+pub(crate) mod maintain;
 pub(crate) mod rejects;
 pub(crate) mod resume;
 pub(crate) mod sql;

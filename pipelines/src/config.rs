@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ruam_event::Secret;
 use serde::Deserialize;
@@ -83,6 +84,16 @@ pub(crate) struct WorkerSection {
     pub(crate) prefetch_mb: usize,
     /// The most memory of the key index of each upsert dataset, in MB.
     pub(crate) index_mb: usize,
+    /// How long files of older versions of a table are kept after nobody needs them any more, in
+    /// hours; 0 leaves maintenance (merging files, deleting unneeded ones) to others.
+    pub(crate) retention_hours: u64,
+}
+
+impl WorkerSection {
+    /// How long unneeded files are kept.
+    pub(crate) fn retention(&self) -> Duration {
+        Duration::from_secs(3600 * self.retention_hours)
+    }
 }
 
 /// Limits on what comes in.
@@ -127,7 +138,14 @@ impl Default for QuerySection {
 
 impl Default for WorkerSection {
     fn default() -> Self {
-        Self { commit_interval_ms: 500, commit_records: 500_000, commit_mb: 128, prefetch_mb: 16, index_mb: 64 }
+        Self {
+            commit_interval_ms: 500,
+            commit_records: 500_000,
+            commit_mb: 128,
+            prefetch_mb: 16,
+            index_mb: 64,
+            retention_hours: 7 * 24,
+        }
     }
 }
 

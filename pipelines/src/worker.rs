@@ -81,6 +81,8 @@ impl Worker {
             LakeError::Incompatible { .. } => FlowError::File { path: self.dataset.spec.path().to_owned(), source },
             source => source.into(),
         })?;
+        let retention = self.settings.retention();
+        let writer = if retention.is_zero() { writer } else { writer.with_upkeep(retention) };
         let topic = layout.topic.clone();
         let subscriber = self.subscribe(layout, &lake)?;
         self.meter.set_trouble("worker", None);
@@ -229,6 +231,7 @@ impl Worker {
             if is_full || is_due {
                 self.commit(&mut writer, &mut waiting, topic, committed)?;
             }
+            self.runtime.block_on(writer.tend());
         }
     }
 

@@ -6,11 +6,13 @@
 //! Guaranteed: each record of a topic takes effect exactly once, however often writers crash, race or
 //! lose an answer; [`writer`] says how. Any Delta reader reads the result.
 
+mod compact;
 mod durable;
 mod error;
 mod fold;
 mod index;
 mod location;
+mod maintain;
 mod progress;
 mod reader;
 mod resume;
@@ -18,11 +20,15 @@ mod search;
 mod side;
 mod table;
 mod upsert;
+mod vacuum;
 mod vectors;
 pub mod writer;
 
+pub use compact::Compacted;
 pub use error::LakeError;
 pub use index::IndexSettings;
 pub use location::{Lake, TableKind, TableName};
+pub use maintain::Maintained;
 pub use progress::Progress;
+pub use vacuum::Vacuumed;
 pub use writer::{Batch, Committed, Contract, DatasetWriter, changes_schema};

@@ -24,7 +24,8 @@ use crate::error::BoxError;
 use crate::fold::{self, Origins};
 use crate::vectors::DataFile;
 
-const ROW_NUMBER: &str = "__row_number";
+/// The column that says which row of its file a row is, from 0.
+pub(crate) const ROW_NUMBER: &str = "__row_number";
 const BATCH_ROWS: usize = 64 * 1024;
 
 /// What is looked for.
@@ -119,17 +120,28 @@ pub(crate) async fn key_rows(
     key: &[String],
     columns: &[Field],
 ) -> Result<KeyRowStream, BoxError> {
+    let names = key.iter().map(String::as_str).chain(["_partition", "_position"]);
+    let names = names.chain(columns.iter().map(|field| field.name().as_str())).collect();
+    Ok(KeyRowStream { batches: rows(table, file, Some(names)).await?, key: key.to_vec() })
+}
+
+/// Reads the rows of a file, deleted ones too, each with its [`ROW_NUMBER`]: some columns, or all.
+pub(crate) async fn rows(
+    table: &DeltaTable,
+    file: &DataFile,
+    columns: Option<Vec<&str>>,
+) -> Result<ParquetRecordBatchStream<ParquetObjectReader>, BoxError> {
     let store = table.log_store().object_store(None);
     let reader = ParquetObjectReader::new(store, Path::from(file.view.path().as_ref()))
         .with_file_size(file.view.size().unsigned_abs());
     let row_number = Arc::new(Field::new(ROW_NUMBER, DataType::Int64, false).with_extension_type(RowNumber));
     let options = ArrowReaderOptions::new().with_virtual_columns(vec![row_number])?;
-    let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await?;
-    let names = key.iter().map(String::as_str).chain(["_partition", "_position"]);
-    let names: Vec<_> = names.chain(columns.iter().map(|field| field.name().as_str())).collect();
-    let projection = ProjectionMask::columns(builder.parquet_schema(), names);
-    let batches = builder.with_projection(projection).with_batch_size(BATCH_ROWS).build()?;
-    Ok(KeyRowStream { batches, key: key.to_vec() })
+    let mut builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await?;
+    if let Some(names) = columns {
+        let projection = ProjectionMask::columns(builder.parquet_schema(), names);
+        builder = builder.with_projection(projection);
+    }
+    Ok(builder.with_batch_size(BATCH_ROWS).build()?)
 }
 
 async fn search_file(

@@ -39,7 +39,7 @@ pub(crate) struct Definition {
 }
 
 /// A table.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Table {
     pub name: TableName,
     lake_url: String,
@@ -53,6 +53,8 @@ pub(crate) struct Table {
 pub(crate) enum Operation {
     Append,
     Upsert,
+    /// The same rows in fewer files.
+    Compact,
 }
 
 /// What became of an attempt to commit.
@@ -169,12 +171,17 @@ impl Table {
         self.delta.version().unwrap_or_default()
     }
 
+    /// What a change does to a row.
+    pub(crate) fn mode(&self) -> Mode {
+        self.definition.mode
+    }
+
     pub(crate) fn delta(&self) -> &DeltaTable {
         &self.delta
     }
 
     /// The columns as files of this table have them.
-    fn schema(&self) -> Result<SchemaRef, LakeError> {
+    pub(crate) fn schema(&self) -> Result<SchemaRef, LakeError> {
         let found = self.state()?.snapshot().arrow_schema();
         let fields: Vec<_> = found
             .fields()
@@ -282,6 +289,7 @@ impl Operation {
     pub(crate) fn delta(self, key: &[String]) -> DeltaOperation {
         match self {
             Self::Append => DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None },
+            Self::Compact => DeltaOperation::Optimize { predicate: None, target_size: 0 },
             // Of all kinds, delta-rs checks this one against removes of any other writer.
             Self::Upsert => {
                 let action =

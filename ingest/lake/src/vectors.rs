@@ -75,9 +75,7 @@ pub(crate) async fn delete_rows(
     table: &DeltaTable,
     hits: Vec<(DataFile, RoaringTreemap)>,
 ) -> Result<Vec<Action>, BoxError> {
-    let id = uuid::Uuid::new_v4();
-    let (mut actions, mut bytes) = (Vec::new(), Vec::new());
-    let mut writer = StreamingDeletionVectorWriter::new(&mut bytes);
+    let (mut actions, mut adds, mut vectors) = (Vec::new(), Vec::new(), Vec::new());
     for (file, rows) in hits {
         let deleted = file.deleted.as_ref() | &rows;
         if deleted.len() != file.deleted.len() + rows.len() {
@@ -90,36 +88,71 @@ pub(crate) async fn delete_rows(
         if file.view.num_records().is_some_and(|records| records as u64 == deleted.len()) {
             continue;
         }
-        let mut vector = KernelDeletionVector::new();
-        vector.add_deleted_row_indexes(deleted.iter());
-        let written = writer.write_deletion_vector(vector)?;
-        actions.push(Action::Add(Add {
+        adds.push(Add {
             path: file.view.path().into_owned(),
             partition_values,
             size: file.view.size(),
             modification_time: file.view.modification_time(),
             data_change: true,
             stats: file.view.stats().map(|stats| loosen(&stats)).transpose()?,
-            deletion_vector: Some(DeletionVectorDescriptor {
-                storage_type: StorageType::UuidRelativePath,
-                path_or_inline_dv: z85::encode(id.as_bytes()),
-                offset: Some(written.offset),
-                size_in_bytes: written.size_in_bytes,
-                cardinality: written.cardinality,
-            }),
             ..Add::default()
-        }));
+        });
+        vectors.push(deleted);
     }
-    writer.finalize()?;
-    if actions.iter().any(|action| matches!(action, Action::Add(_))) {
-        let path = Path::from(format!("deletion_vector_{id}.bin"));
-        table.log_store().object_store(None).put(&path, PutPayload::from(bytes)).await?;
+    let descriptors = write(table, vectors).await?;
+    for (add, descriptor) in adds.into_iter().zip(descriptors) {
+        actions.push(Action::Add(Add { deletion_vector: Some(descriptor), ..add }));
     }
     Ok(actions)
 }
 
+/// Writes vectors into a file of their own; says for each how a file is to name it.
+pub(crate) async fn write(
+    table: &DeltaTable,
+    vectors: Vec<RoaringTreemap>,
+) -> Result<Vec<DeletionVectorDescriptor>, BoxError> {
+    if vectors.is_empty() {
+        return Ok(Vec::new());
+    }
+    let id = uuid::Uuid::new_v4();
+    let (mut descriptors, mut bytes) = (Vec::with_capacity(vectors.len()), Vec::new());
+    let mut writer = StreamingDeletionVectorWriter::new(&mut bytes);
+    for rows in vectors {
+        let mut vector = KernelDeletionVector::new();
+        vector.add_deleted_row_indexes(rows.iter());
+        let written = writer.write_deletion_vector(vector)?;
+        descriptors.push(DeletionVectorDescriptor {
+            storage_type: StorageType::UuidRelativePath,
+            path_or_inline_dv: z85::encode(id.as_bytes()),
+            offset: Some(written.offset),
+            size_in_bytes: written.size_in_bytes,
+            cardinality: written.cardinality,
+        });
+    }
+    writer.finalize()?;
+    table.log_store().object_store(None).put(&Path::from(file_name(id)), PutPayload::from(bytes)).await?;
+    Ok(descriptors)
+}
+
+fn file_name(id: uuid::Uuid) -> String {
+    format!("deletion_vector_{id}.bin")
+}
+
+/// The file that a vector lies in, relative to its table; none where it lies in the log itself, or
+/// was put somewhere else by another writer.
+pub(crate) fn file_of(descriptor: &DeletionVectorDescriptor) -> Option<String> {
+    if descriptor.storage_type != StorageType::UuidRelativePath {
+        return None;
+    }
+    // The last twenty characters are the id; what stands before them is a folder.
+    let split = descriptor.path_or_inline_dv.len().checked_sub(20)?;
+    let (folder, id) = descriptor.path_or_inline_dv.split_at_checked(split)?;
+    let id = uuid::Uuid::from_slice(&z85::decode(id).ok()?).ok()?;
+    Some(if folder.is_empty() { file_name(id) } else { format!("{folder}/{}", file_name(id)) })
+}
+
 /// With rows deleted, a file's least and greatest values are bounds and not values of rows.
-fn loosen(stats: &str) -> Result<String, serde_json::Error> {
+pub(crate) fn loosen(stats: &str) -> Result<String, serde_json::Error> {
     let mut stats: serde_json::Value = serde_json::from_str(stats)?;
     if let Some(stats) = stats.as_object_mut() {
         stats.insert("tightBounds".to_owned(), false.into());

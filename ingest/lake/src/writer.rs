@@ -17,6 +17,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, StringBuilder};
 use arrow::buffer::BooleanBuffer;
@@ -32,6 +33,7 @@ use crate::error::LakeError;
 use crate::fold::Changes;
 use crate::index::{IndexSettings, KeyIndex};
 use crate::location::{Lake, TableKind, TableName};
+use crate::maintain::{Maintained, Upkeep, maintain};
 use crate::progress::Progress;
 use crate::side::{Side, keep};
 use crate::table::{Attempt, Definition, Operation, Table};
@@ -115,6 +117,10 @@ pub struct DatasetWriter {
     index: Option<KeyIndex>,
     partitions: BTreeMap<Partition, State>,
     waiting: Waiting,
+    /// The background work on each table, where there is some.
+    upkeep: BTreeMap<TableKind, Upkeep>,
+    /// Whether it has committed to the rows since they were last looked at.
+    is_compacted: bool,
 }
 
 /// How far a partition is.
@@ -169,7 +175,48 @@ impl DatasetWriter {
             opened.map_err(warn).ok()
         });
         let (vectors, partitions, waiting) = (VectorCache::default(), BTreeMap::new(), Waiting::default());
-        Ok(Self { contract, rows, rejects, changes, vectors, index, partitions, waiting })
+        let (upkeep, is_compacted) = (BTreeMap::new(), false);
+        Ok(Self { contract, rows, rejects, changes, vectors, index, partitions, waiting, upkeep, is_compacted })
+    }
+
+    fn tables(&self) -> impl Iterator<Item = &Table> {
+        [Some(&self.rows), Some(&self.rejects.table), self.changes.as_ref().map(|side| &side.table)]
+            .into_iter()
+            .flatten()
+    }
+
+    /// Has the tables kept fast from now on, by work in the background that [`tend`](Self::tend)
+    /// begins. Files are deleted when they have been unused for the retention.
+    #[must_use]
+    pub fn with_upkeep(mut self, retention: Duration) -> Self {
+        self.upkeep = self.tables().map(|table| (table.name.kind, Upkeep::new(table, retention))).collect();
+        self
+    }
+
+    /// Looks after the work in the background; returns at once. To be called after commits, and now
+    /// and then where there are none.
+    pub async fn tend(&mut self) {
+        let mut upkeep = std::mem::take(&mut self.upkeep);
+        let mut is_compacted = false;
+        for table in self.tables() {
+            if let Some(upkeep) = upkeep.get_mut(&table.name.kind) {
+                is_compacted |= upkeep.tend(table).await && table.name.kind == TableKind::Rows;
+            }
+        }
+        self.is_compacted |= is_compacted;
+        self.upkeep = upkeep;
+    }
+
+    /// Does at once what is else done in the background, and says what it did for each table.
+    ///
+    /// # Errors
+    /// Where a table cannot be read or written; what was done stays.
+    pub async fn maintain(&self, retention: Duration) -> Result<Vec<(TableName, Maintained)>, LakeError> {
+        let mut done = Vec::new();
+        for table in self.tables() {
+            done.push((table.name.clone(), maintain(table, retention).await?));
+        }
+        Ok(done)
     }
 
     /// Begins with these partitions at these offsets, and drops what waits.
@@ -318,6 +365,10 @@ impl DatasetWriter {
         if partitions.is_empty() {
             return Ok(None);
         }
+        if std::mem::take(&mut self.is_compacted) {
+            // A look now spares the attempt that would find it out.
+            self.settle(&partitions).await?;
+        }
         let mut committed = match self.contract.mode {
             Mode::Append => self.commit_appends(&partitions).await?,
             Mode::Upsert => self.commit_upserts(&partitions).await?,
@@ -369,7 +420,18 @@ impl DatasetWriter {
             let plan = match &changes {
                 Some(changes) => {
                     let (vectors, index) = (&mut self.vectors, &mut self.index);
-                    Some(upsert::plan(&self.rows, vectors, index, changes, &self.contract.key).await?)
+                    match upsert::plan(&self.rows, vectors, index, changes, &self.contract.key).await {
+                        Ok(plan) => Some(plan),
+                        // What the table was when it was last looked at may have been vacuumed since.
+                        Err(error) if attempts < ATTEMPTS && self.rows.refresh().await? => {
+                            tracing::debug!(%error, dataset = %self.contract.dataset, "looking at the table anew");
+                            if let Some(version) = self.settle(partitions).await? {
+                                return Ok(Committed { version, ..Committed::default() });
+                            }
+                            continue;
+                        }
+                        Err(error) => return Err(error),
+                    }
                 }
                 None => None,
             };

@@ -1,0 +1,149 @@
+//! Keeping tables fast and small, in the background and by hand.
+//!
+//! What passes through: a table with many small files, deleted rows and files that nobody needs, into
+//! one that reads as if it had just been written.
+//!
+//! Guaranteed: no commit waits for it, and none is lost. It works on looks at the table of its own,
+//! and is one more that commits to it, strictly on what it looked at. One table at a time is worked on
+//! in a process, however many there are. It can be stopped at any time; what is half done belongs to
+//! no table, and is taken away by the next vacuum.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use deltalake::protocol::checkpoints;
+use ruam_event::Mode;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use crate::compact::{self, Compacted, MOST_APPEND_ROWS, MOST_UPSERT_ROWS};
+use crate::error::LakeError;
+use crate::table::Table;
+use crate::vacuum::{self, Vacuumed};
+use crate::vectors::VectorCache;
+
+/// How many commits pass before it is looked again whether files are to be merged.
+const COMMITS: u64 = 16;
+/// How often unused files are looked for.
+const VACUUM_EVERY: Duration = Duration::from_secs(3600);
+
+/// All background work of a process takes turns.
+static TURN: Semaphore = Semaphore::const_new(1);
+
+/// What maintenance of a table has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Maintained {
+    /// Files that were merged.
+    pub compacted: Compacted,
+    /// Files that were deleted.
+    pub vacuumed: Vacuumed,
+}
+
+/// Merges files until the table is in order, or until it is to stop.
+async fn compact(table: &mut Table, stop: &AtomicBool) -> Result<Compacted, LakeError> {
+    let most_rows = if table.mode() == Mode::Upsert { MOST_UPSERT_ROWS } else { MOST_APPEND_ROWS };
+    let (mut cache, mut done) = (VectorCache::default(), Compacted::default());
+    loop {
+        table.refresh().await?;
+        let files = cache.files(table.delta()).await;
+        let files = files.map_err(|source| LakeError::table("compact", &table.name, source))?;
+        let chosen = compact::choose(&files, most_rows);
+        if chosen.is_empty() {
+            return Ok(done);
+        }
+        let Some(rewritten) = compact::rewrite(table, chosen, stop).await? else { return Ok(done) };
+        if let Some(compacted) = compact::install(table, &mut cache, &rewritten).await? {
+            done = done.and(compacted);
+        }
+    }
+}
+
+async fn vacuum(table: &Table, retention: Duration) -> Result<Vacuumed, LakeError> {
+    let done = vacuum::vacuum(table.delta(), retention, SystemTime::now()).await;
+    done.map_err(|source| LakeError::table("vacuum", &table.name, source))
+}
+
+/// All of it, now: merges files, writes a checkpoint, cleans the log, and deletes what has been unused
+/// for the whole retention.
+pub(crate) async fn maintain(table: &Table, retention: Duration) -> Result<Maintained, LakeError> {
+    let mut table = table.clone();
+    let compacted = compact(&mut table, &AtomicBool::new(false)).await?;
+    let failed = |source| LakeError::table("write a checkpoint of", &table.name, source);
+    checkpoints::create_checkpoint(table.delta(), None).await.map_err(failed)?;
+    checkpoints::cleanup_metadata(table.delta(), None).await.map_err(failed)?;
+    Ok(Maintained { compacted, vacuumed: vacuum(&table, retention).await? })
+}
+
+/// The background work on one table.
+#[derive(Debug)]
+pub(crate) struct Upkeep {
+    retention: Duration,
+    stop: Arc<AtomicBool>,
+    /// The version at which it was last looked, and when files were last deleted.
+    looked: u64,
+    vacuumed: Instant,
+    running: Option<JoinHandle<Result<Maintained, LakeError>>>,
+}
+
+impl Upkeep {
+    pub(crate) fn new(table: &Table, retention: Duration) -> Self {
+        Self { retention, stop: Arc::default(), looked: table.version(), vacuumed: Instant::now(), running: None }
+    }
+
+    /// Begins work where some is due and nobody else in this process works, and tells what became of
+    /// the last. Returns at once; whether the table has been committed to.
+    pub(crate) async fn tend(&mut self, table: &Table) -> bool {
+        if let Some(running) = self.running.take_if(|running| running.is_finished()) {
+            match running.await {
+                Ok(Ok(Maintained { compacted, vacuumed })) => {
+                    if compacted.files_before > 0 {
+                        tracing::info!(
+                            table = %table.name, files = compacted.files_before, into = compacted.files_after,
+                            bytes = compacted.bytes_before, into_bytes = compacted.bytes_after, deleted_rows = compacted.purged,
+                            "merged files"
+                        );
+                    }
+                    if vacuumed.files > 0 {
+                        tracing::info!(table = %table.name, files = vacuumed.files, bytes = vacuumed.bytes, "deleted files that nobody needs");
+                    }
+                    return compacted.files_before > 0;
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, table = %table.name, "maintenance failed; it is tried again later")
+                }
+                Err(error) => {
+                    tracing::warn!(%error, table = %table.name, "maintenance ended early; it is tried again later")
+                }
+            }
+        }
+        let is_worn = table.version() >= self.looked + COMMITS;
+        let is_vacuum_due = self.vacuumed.elapsed() >= VACUUM_EVERY;
+        if self.running.is_some() || !(is_worn || is_vacuum_due) {
+            return false;
+        }
+        let Ok(permit) = TURN.try_acquire() else { return false };
+        self.looked = table.version();
+        if is_vacuum_due {
+            self.vacuumed = Instant::now();
+        }
+        let (mut table, stop, retention, runtime) =
+            (table.clone(), self.stop.clone(), self.retention, Handle::current());
+        self.running = Some(tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            runtime.block_on(async {
+                let compacted = compact(&mut table, &stop).await?;
+                let vacuumed = if is_vacuum_due { vacuum(&table, retention).await? } else { Vacuumed::default() };
+                Ok(Maintained { compacted, vacuumed })
+            })
+        }));
+        false
+    }
+}
+
+impl Drop for Upkeep {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,114 @@
+//! `ruam maintain`
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use ruam_lake::{DatasetWriter, LakeError, Maintained, TableKind, TableName};
+
+use crate::console::{bytes, number, say, table};
+use crate::deployment::{Deployment, Place};
+use crate::worker::contract;
+
+/// Nothing goes sooner, whatever the settings say.
+const LEAST_RETENTION: Duration = Duration::from_secs(3600);
+
+/// Make the tables fast and small again, now.
+///
+/// Merges small files and those of which much is deleted, writes a checkpoint, cleans the log of
+/// changes to the table, and deletes files that nobody has needed for worker.retention_hours. Running
+/// workers do the same by themselves, in the background; both may run at the same time, and nothing
+/// that is being written or read is lost.
+///
+/// merged, into: files that were made fewer. rows out: deleted rows that their files do not carry any
+/// more. deleted, freed: files that are gone, and their bytes. waiting: files that are to go later.
+///
+/// A file that is not needed any more is first remembered as waiting, and is deleted when it is still
+/// not needed after the retention: until then, older versions of the table can be read.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Maintain {
+    /// Only these datasets, as agency.dataset
+    datasets: Vec<String>,
+}
+
+impl Maintain {
+    pub(crate) async fn run(&self, place: &Place) -> Result<ExitCode> {
+        let deployment = Deployment::open(place.settings()?)?;
+        let datasets = if self.datasets.is_empty() {
+            deployment.datasets.all.values().collect()
+        } else {
+            self.datasets.iter().map(|name| deployment.datasets.get(name)).collect::<Result<Vec<_>, _>>()?
+        };
+        // What a worker is just writing looks like what nobody needs, so that there is a least.
+        let retention = deployment.settings.worker.retention().max(LEAST_RETENTION);
+        let (begun, mut rows, mut sum) = (Instant::now(), Vec::new(), Sum::default());
+        for dataset in datasets {
+            match deployment.lake.table(&TableName::new(dataset.spec.id(), TableKind::Rows)).await {
+                Ok(_) => {}
+                // Nothing has been written yet, and maintenance is no reason to begin.
+                Err(LakeError::Missing { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            let writer = DatasetWriter::open(&deployment.lake, contract(dataset), None).await?;
+            for (name, done) in writer.maintain(retention).await? {
+                sum.add(&done);
+                rows.push(line(&name, &done));
+            }
+        }
+        if rows.is_empty() {
+            say("no tables yet: `ruam up` makes them as events arrive")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let header = ["table", "merged", "into", "rows out", "deleted", "freed", "waiting"];
+        say(table(&header, rows, &[1, 2, 3, 4, 5, 6]))?;
+        say(sum.told(begun.elapsed(), retention))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn line(name: &TableName, Maintained { compacted, vacuumed }: &Maintained) -> Vec<String> {
+    vec![
+        name.to_string(),
+        number(compacted.files_before),
+        number(compacted.files_after),
+        number(compacted.purged),
+        number(vacuumed.files),
+        bytes(vacuumed.bytes),
+        number(vacuumed.waiting),
+    ]
+}
+
+/// What it came to over all tables.
+#[derive(Default)]
+struct Sum {
+    merged: u64,
+    into: u64,
+    freed: u64,
+    waiting: u64,
+}
+
+impl Sum {
+    fn add(&mut self, Maintained { compacted, vacuumed }: &Maintained) {
+        self.merged += compacted.files_before;
+        self.into += compacted.files_after;
+        self.freed += vacuumed.bytes;
+        self.waiting += vacuumed.waiting;
+    }
+
+    fn told(&self, took: Duration, retention: Duration) -> String {
+        let mut text = if self.merged == 0 {
+            "no files were to be merged".to_owned()
+        } else {
+            format!("queries now open {} files where they opened {}", number(self.into), number(self.merged))
+        };
+        text.push_str(&format!("; {} freed, in {:.1} s", bytes(self.freed), took.as_secs_f64()));
+        if self.waiting > 0 {
+            text.push_str(&format!(
+                "\n{} files wait until nobody has needed them for {} hours (worker.retention_hours); run it again then, or leave it to `ruam up`",
+                number(self.waiting),
+                retention.as_secs() / 3600
+            ));
+        }
+        text
+    }
+}
