@@ -9,6 +9,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::commands::{check, datasets, demo, maintain, rejects, resume, sql, status, up, verify};
 use crate::console;
 use crate::deployment::Place;
+use crate::memory;
 
 /// Ruam (รวม, "to bring together"): agencies' change events become one lake that answers SQL.
 ///
@@ -57,6 +58,7 @@ enum Command {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    memory::give_back();
     run(std::env::args_os())
 }
 

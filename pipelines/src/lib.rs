@@ -13,6 +13,7 @@ mod data_dir;
 mod deployment;
 mod fault;
 mod feed;
+mod memory;
 mod meter;
 mod port;
 mod run;
@@ -20,8 +21,3 @@ mod specs;
 mod worker;
 
 pub use cli::main;
-
-/// Batches come and go by the megabyte on many threads; the system's allocator keeps what one thread
-/// freed from another, so that memory in use differs by a fifth from run to run.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
