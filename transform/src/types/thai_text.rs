@@ -79,8 +79,11 @@ pub(super) fn repair(text: &str) -> Cow<'_, str> {
     merge_sara_ae(&mut chars);
     order_marks(&mut chars);
     replace_lakkhangyao(&mut chars);
+    // A repeated tone would keep nikhahit and aa apart, and where they meet a tone may come to stand
+    // beside its like.
+    drop_repeated_marks(&mut chars);
     compose_sara_am(&mut chars);
-    chars.dedup_by(|next, last| next == last && is_mark(*next));
+    drop_repeated_marks(&mut chars);
     let repaired: String = chars.into_iter().collect();
     if repaired == text { Cow::Borrowed(text) } else { Cow::Owned(repaired) }
 }
@@ -128,6 +131,10 @@ fn order_marks(chars: &mut [char]) {
             run.sort_by_key(rank);
         }
     }
+}
+
+fn drop_repeated_marks(chars: &mut Vec<char>) {
+    chars.dedup_by(|next, last| next == last && is_mark(*next));
 }
 
 /// Nikhahit and aa are one vowel, with or without a tone between or before them.
@@ -225,6 +232,7 @@ mod tests {
             ("มๅ", "มา"),
             ("ฤๅษี", "ฤๅษี"),
             ("ที่่", "ที่"),
+            ("น\u{e4d}\u{e4a}\u{e4a}า", "น๊ำ"),
             ("ก ิน", "กิน"),
             ("ABC  def", "ABC def"),
         ] {
