@@ -99,12 +99,12 @@ impl Sum {
         let mut text = if self.merged == 0 {
             "no files were to be merged".to_owned()
         } else {
-            format!("queries now open {} files where they opened {}", number(self.into), number(self.merged))
+            format!("{} files became {}", number(self.merged), number(self.into))
         };
         text.push_str(&format!("; {} freed, in {:.1} s", bytes(self.freed), took.as_secs_f64()));
         if self.waiting > 0 {
             text.push_str(&format!(
-                "\n{} files wait until nobody has needed them for {} hours (worker.retention_hours); run it again then, or leave it to `ruam up`",
+                "\n{} files go when nobody has needed them for {} hours (worker.retention_hours):\nrun it again then, or leave it to `ruam up`",
                 number(self.waiting),
                 retention.as_secs() / 3600
             ));
