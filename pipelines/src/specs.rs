@@ -137,6 +137,17 @@ impl Datasets {
             )
         })
     }
+
+    /// The datasets of these names; all where none is named.
+    ///
+    /// # Errors
+    /// Where there is none of a name.
+    pub(crate) fn named(&self, names: &[String]) -> anyhow::Result<Vec<&Dataset>> {
+        match names {
+            [] => Ok(self.all.values().collect()),
+            names => names.iter().map(|name| self.get(name)).collect(),
+        }
+    }
 }
 
 fn read(path: &str, text: &str, max_record_bytes: usize) -> Result<Dataset, SpecError> {

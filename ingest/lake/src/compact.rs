@@ -15,9 +15,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, new_null_array};
-use arrow::compute::{cast, filter_record_batch};
-use arrow::datatypes::SchemaRef;
+use arrow::array::{BooleanArray, Int64Array, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{Field, SchemaRef};
 use arrow::error::ArrowError;
 use deltalake::kernel::{Action, Add, Remove};
 use futures::TryStreamExt;
@@ -79,6 +79,7 @@ pub struct Compacted {
 
 impl Compacted {
     /// Both.
+    #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
             files_before: self.files_before + other.files_before,
@@ -188,12 +189,10 @@ fn live_rows(batch: &RecordBatch, file: &DataFile, schema: &SchemaRef) -> Result
     let numbers: &Int64Array = fold::column(batch, search::ROW_NUMBER)?;
     let keep: BooleanArray =
         numbers.values().iter().map(|number| Some(!file.deleted.contains(number.unsigned_abs()))).collect();
-    // A file that is older than a column has none in it.
-    let column = |field: &Arc<arrow::datatypes::Field>| match batch.column_by_name(field.name()) {
-        Some(column) => cast(column, field.data_type()),
-        None => Ok(new_null_array(field.data_type(), batch.num_rows())),
+    let column = |field: &Arc<Field>| {
+        search::declared(batch.column_by_name(field.name()).map(Arc::as_ref), field, batch.num_rows())
     };
-    let columns = schema.fields().iter().map(column).collect::<Result<Vec<ArrayRef>, _>>()?;
+    let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
     let rows = RecordBatch::try_new(schema.clone(), columns)?;
     if keep.true_count() == rows.num_rows() { Ok(rows) } else { filter_record_batch(&rows, &keep) }
 }

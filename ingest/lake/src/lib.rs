@@ -6,6 +6,7 @@
 //! Guaranteed: each record of a topic takes effect exactly once, however often writers crash, race or
 //! lose an answer; [`writer`] says how. Any Delta reader reads the result.
 
+mod changes;
 mod compact;
 mod durable;
 mod error;
@@ -24,6 +25,7 @@ mod vacuum;
 mod vectors;
 pub mod writer;
 
+pub use changes::changes_schema;
 pub use compact::Compacted;
 pub use error::LakeError;
 pub use index::IndexSettings;
@@ -31,4 +33,4 @@ pub use location::{Lake, TableKind, TableName};
 pub use maintain::Maintained;
 pub use progress::Progress;
 pub use vacuum::Vacuumed;
-pub use writer::{Batch, Committed, Contract, DatasetWriter, changes_schema};
+pub use writer::{Batch, Committed, Contract, DatasetWriter};

@@ -41,6 +41,14 @@ pub struct Maintained {
     pub vacuumed: Vacuumed,
 }
 
+impl Maintained {
+    /// Both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { compacted: self.compacted.and(other.compacted), vacuumed: self.vacuumed.and(other.vacuumed) }
+    }
+}
+
 /// Merges files until the table is in order, or until it is to stop.
 async fn compact(table: &mut Table, stop: &AtomicBool) -> Result<Compacted, LakeError> {
     let most_rows = if table.mode() == Mode::Upsert { MOST_UPSERT_ROWS } else { MOST_APPEND_ROWS };
@@ -54,9 +62,9 @@ async fn compact(table: &mut Table, stop: &AtomicBool) -> Result<Compacted, Lake
             return Ok(done);
         }
         let Some(rewritten) = compact::rewrite(table, chosen, stop).await? else { return Ok(done) };
-        if let Some(compacted) = compact::install(table, &mut cache, &rewritten).await? {
-            done = done.and(compacted);
-        }
+        // Void: the table is too busy for now.
+        let Some(compacted) = compact::install(table, &mut cache, &rewritten).await? else { return Ok(done) };
+        done = done.and(compacted);
     }
 }
 
@@ -93,8 +101,8 @@ impl Upkeep {
     }
 
     /// Begins work where some is due and nobody else in this process works, and tells what became of
-    /// the last. Returns at once; whether the table has been committed to.
-    pub(crate) async fn tend(&mut self, table: &Table) -> bool {
+    /// the last. Returns at once.
+    pub(crate) async fn tend(&mut self, table: &Table) {
         if let Some(running) = self.running.take_if(|running| running.is_finished()) {
             match running.await {
                 Ok(Ok(Maintained { compacted, vacuumed })) => {
@@ -108,7 +116,6 @@ impl Upkeep {
                     if vacuumed.files > 0 {
                         tracing::info!(table = %table.name, files = vacuumed.files, bytes = vacuumed.bytes, "deleted files that nobody needs");
                     }
-                    return compacted.files_before > 0;
                 }
                 Ok(Err(error)) => {
                     tracing::warn!(%error, table = %table.name, "maintenance failed; it is tried again later")
@@ -121,9 +128,9 @@ impl Upkeep {
         let is_worn = table.version() >= self.looked + COMMITS;
         let is_vacuum_due = self.vacuumed.elapsed() >= VACUUM_EVERY;
         if self.running.is_some() || !(is_worn || is_vacuum_due) {
-            return false;
+            return;
         }
-        let Ok(permit) = TURN.try_acquire() else { return false };
+        let Ok(permit) = TURN.try_acquire() else { return };
         self.looked = table.version();
         if is_vacuum_due {
             self.vacuumed = Instant::now();
@@ -138,7 +145,6 @@ impl Upkeep {
                 Ok(Maintained { compacted, vacuumed })
             })
         }));
-        false
     }
 }
 

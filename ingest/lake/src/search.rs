@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
 use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Field, Schema};
+use arrow::error::ArrowError;
 use arrow::row::Rows;
 use deltalake::DeltaTable;
 use deltalake::logstore::parquet_reader::ParquetObjectReader;
@@ -217,11 +218,19 @@ fn plain(batch: &RecordBatch) -> Result<RecordBatch, BoxError> {
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
+/// A file's column as its table declares it; null in a file that is older than the column.
+pub(crate) fn declared(column: Option<&dyn Array>, field: &Field, rows: usize) -> Result<ArrayRef, ArrowError> {
+    match column {
+        Some(column) => cast(column, field.data_type()),
+        None => Ok(new_null_array(field.data_type(), rows)),
+    }
+}
+
 /// The wanted columns of some rows; null where the file is older than the column.
 fn values(batch: &RecordBatch, wanted: &[Field], rows: &UInt32Array) -> Result<RecordBatch, BoxError> {
-    let column = |field: &Field| match batch.column_by_name(field.name()) {
-        Some(column) => cast(&take(column, rows, None)?, field.data_type()),
-        None => Ok(new_null_array(field.data_type(), rows.len())),
+    let column = |field: &Field| {
+        let taken = batch.column_by_name(field.name()).map(|column| take(column, rows, None)).transpose()?;
+        declared(taken.as_deref(), field, rows.len())
     };
     let columns = wanted.iter().map(column).collect::<Result<Vec<_>, _>>()?;
     let fields = wanted.iter().map(|field| field.clone().with_nullable(true)).collect::<Vec<_>>();

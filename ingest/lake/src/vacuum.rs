@@ -34,6 +34,14 @@ pub struct Vacuumed {
     pub waiting: u64,
 }
 
+impl Vacuumed {
+    /// Both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { files: self.files + other.files, bytes: self.bytes + other.bytes, waiting: self.waiting + other.waiting }
+    }
+}
+
 /// [`UNUSED`]: for each file when it was first seen unused, in milliseconds since 1970-01-01 UTC.
 #[derive(Default, serde::Deserialize, serde::Serialize)]
 struct Unused {

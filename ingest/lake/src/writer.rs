@@ -19,16 +19,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, StringBuilder};
+use arrow::array::{BooleanArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{filter, filter_record_batch};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use deltalake::datafile::writer::DeltaWriter;
 use deltalake::kernel::{Action, Add};
 use ruam_event::change::Op;
 use ruam_event::{DatasetId, Mode, OffsetRange, Partition};
 
+use crate::changes::{change_rows, changes_schema};
 use crate::error::LakeError;
 use crate::fold::Changes;
 use crate::index::{IndexSettings, KeyIndex};
@@ -119,8 +120,6 @@ pub struct DatasetWriter {
     waiting: Waiting,
     /// The background work on each table, where there is some.
     upkeep: BTreeMap<TableKind, Upkeep>,
-    /// Whether it has committed to the rows since they were last looked at.
-    is_compacted: bool,
 }
 
 /// How far a partition is.
@@ -175,8 +174,8 @@ impl DatasetWriter {
             opened.map_err(warn).ok()
         });
         let (vectors, partitions, waiting) = (VectorCache::default(), BTreeMap::new(), Waiting::default());
-        let (upkeep, is_compacted) = (BTreeMap::new(), false);
-        Ok(Self { contract, rows, rejects, changes, vectors, index, partitions, waiting, upkeep, is_compacted })
+        let upkeep = BTreeMap::new();
+        Ok(Self { contract, rows, rejects, changes, vectors, index, partitions, waiting, upkeep })
     }
 
     fn tables(&self) -> impl Iterator<Item = &Table> {
@@ -197,13 +196,11 @@ impl DatasetWriter {
     /// and then where there are none.
     pub async fn tend(&mut self) {
         let mut upkeep = std::mem::take(&mut self.upkeep);
-        let mut is_compacted = false;
         for table in self.tables() {
             if let Some(upkeep) = upkeep.get_mut(&table.name.kind) {
-                is_compacted |= upkeep.tend(table).await && table.name.kind == TableKind::Rows;
+                upkeep.tend(table).await;
             }
         }
-        self.is_compacted |= is_compacted;
         self.upkeep = upkeep;
     }
 
@@ -365,10 +362,6 @@ impl DatasetWriter {
         if partitions.is_empty() {
             return Ok(None);
         }
-        if std::mem::take(&mut self.is_compacted) {
-            // A look now spares the attempt that would find it out.
-            self.settle(&partitions).await?;
-        }
         let mut committed = match self.contract.mode {
             Mode::Append => self.commit_appends(&partitions).await?,
             Mode::Upsert => self.commit_upserts(&partitions).await?,
@@ -423,11 +416,15 @@ impl DatasetWriter {
                     match upsert::plan(&self.rows, vectors, index, changes, &self.contract.key).await {
                         Ok(plan) => Some(plan),
                         // What the table was when it was last looked at may have been vacuumed since.
-                        Err(error) if attempts < ATTEMPTS && self.rows.refresh().await? => {
-                            tracing::debug!(%error, dataset = %self.contract.dataset, "looking at the table anew");
+                        Err(error) if attempts < ATTEMPTS => {
+                            let looked_at = self.rows.version();
                             if let Some(version) = self.settle(partitions).await? {
                                 return Ok(Committed { version, ..Committed::default() });
                             }
+                            if self.rows.version() == looked_at {
+                                return Err(error);
+                            }
+                            tracing::debug!(%error, dataset = %self.contract.dataset, "looked at the table anew");
                             continue;
                         }
                         Err(error) => return Err(error),
@@ -567,39 +564,6 @@ fn new_file(action: &Action) -> Option<String> {
 /// The bytes of a file that came; one that only got a vector was there before.
 fn new_bytes(add: &Add) -> u64 {
     if add.deletion_vector.is_some() { 0 } else { add.size.unsigned_abs() }
-}
-
-/// The columns of a dataset's history: its own, what was done, and which columns it left alone.
-pub fn changes_schema(rows: &Schema) -> SchemaRef {
-    let mut fields: Vec<_> = rows.fields().iter().map(|field| field.as_ref().clone()).collect();
-    fields.push(Field::new("_op", DataType::Utf8, true));
-    fields.push(Field::new("_unchanged", DataType::Utf8, true));
-    Arc::new(Schema::new(fields))
-}
-
-fn change_rows(changes: &Changes) -> Result<RecordBatch, ArrowError> {
-    let schema = changes_schema(&changes.rows.schema());
-    let ops: StringArray = changes.ops.iter().map(|op| Some(op.word())).collect();
-    let mut columns: Vec<ArrayRef> = changes.rows.columns().to_vec();
-    columns.extend([Arc::new(ops) as ArrayRef, Arc::new(unchanged_names(changes))]);
-    RecordBatch::try_new(schema, columns)
-}
-
-fn unchanged_names(changes: &Changes) -> StringArray {
-    let schema = changes.rows.schema();
-    let masks: Vec<_> = changes
-        .unchanged
-        .iter()
-        .enumerate()
-        .filter_map(|(index, mask)| Some((schema.field(index).name(), mask.as_ref()?)))
-        .collect();
-    let mut names = StringBuilder::new();
-    for row in 0..changes.ops.len() {
-        let unchanged: Vec<_> =
-            masks.iter().filter(|(_, mask)| mask.value(row)).map(|(name, _)| name.as_str()).collect();
-        names.append_option((!unchanged.is_empty()).then(|| unchanged.join(",")));
-    }
-    names.finish()
 }
 
 impl std::fmt::Debug for DatasetWriter {

@@ -34,14 +34,10 @@ pub(crate) struct Maintain {
 impl Maintain {
     pub(crate) async fn run(&self, place: &Place) -> Result<ExitCode> {
         let deployment = Deployment::open(place.settings()?)?;
-        let datasets = if self.datasets.is_empty() {
-            deployment.datasets.all.values().collect()
-        } else {
-            self.datasets.iter().map(|name| deployment.datasets.get(name)).collect::<Result<Vec<_>, _>>()?
-        };
+        let datasets = deployment.datasets.named(&self.datasets)?;
         // What a worker is just writing looks like what nobody needs, so that there is a least.
         let retention = deployment.settings.worker.retention().max(LEAST_RETENTION);
-        let (begun, mut rows, mut sum) = (Instant::now(), Vec::new(), Sum::default());
+        let (begun, mut rows, mut sum) = (Instant::now(), Vec::new(), Maintained::default());
         for dataset in datasets {
             match deployment.lake.table(&TableName::new(dataset.spec.id(), TableKind::Rows)).await {
                 Ok(_) => {}
@@ -51,7 +47,7 @@ impl Maintain {
             }
             let writer = DatasetWriter::open(&deployment.lake, contract(dataset), None).await?;
             for (name, done) in writer.maintain(retention).await? {
-                sum.add(&done);
+                sum = sum.and(done);
                 rows.push(line(&name, &done));
             }
         }
@@ -61,7 +57,7 @@ impl Maintain {
         }
         let header = ["table", "merged", "into", "rows out", "deleted", "freed", "waiting"];
         say(table(&header, rows, &[1, 2, 3, 4, 5, 6]))?;
-        say(sum.told(begun.elapsed(), retention))?;
+        say(told(&sum, begun.elapsed(), retention))?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -79,36 +75,19 @@ fn line(name: &TableName, Maintained { compacted, vacuumed }: &Maintained) -> Ve
 }
 
 /// What it came to over all tables.
-#[derive(Default)]
-struct Sum {
-    merged: u64,
-    into: u64,
-    freed: u64,
-    waiting: u64,
-}
-
-impl Sum {
-    fn add(&mut self, Maintained { compacted, vacuumed }: &Maintained) {
-        self.merged += compacted.files_before;
-        self.into += compacted.files_after;
-        self.freed += vacuumed.bytes;
-        self.waiting += vacuumed.waiting;
+fn told(Maintained { compacted, vacuumed }: &Maintained, took: Duration, retention: Duration) -> String {
+    let mut text = if compacted.files_before == 0 {
+        "no files were to be merged".to_owned()
+    } else {
+        format!("{} files became {}", number(compacted.files_before), number(compacted.files_after))
+    };
+    text.push_str(&format!("; {} freed, in {:.1} s", bytes(vacuumed.bytes), took.as_secs_f64()));
+    if vacuumed.waiting > 0 {
+        text.push_str(&format!(
+            "\n{} files go when nobody has needed them for {} hours (worker.retention_hours):\nrun it again then, or leave it to `ruam up`",
+            number(vacuumed.waiting),
+            retention.as_secs() / 3600
+        ));
     }
-
-    fn told(&self, took: Duration, retention: Duration) -> String {
-        let mut text = if self.merged == 0 {
-            "no files were to be merged".to_owned()
-        } else {
-            format!("{} files became {}", number(self.merged), number(self.into))
-        };
-        text.push_str(&format!("; {} freed, in {:.1} s", bytes(self.freed), took.as_secs_f64()));
-        if self.waiting > 0 {
-            text.push_str(&format!(
-                "\n{} files go when nobody has needed them for {} hours (worker.retention_hours):\nrun it again then, or leave it to `ruam up`",
-                number(self.waiting),
-                retention.as_secs() / 3600
-            ));
-        }
-        text
-    }
+    text
 }

@@ -26,10 +26,7 @@ pub(crate) struct Verify {
 impl Verify {
     pub(crate) async fn run(&self, place: &Place) -> Result<ExitCode> {
         let deployment = Deployment::open(place.settings()?)?;
-        let datasets = match &self.dataset {
-            Some(name) => vec![deployment.datasets.get(name)?],
-            None => deployment.datasets.all.values().collect(),
-        };
+        let datasets = deployment.datasets.named(self.dataset.as_slice())?;
         let log = deployment.open_log().await?;
         let engine = deployment.engine()?;
         let (mut rows, mut wrong) = (Vec::new(), 0);

@@ -11,8 +11,6 @@ use jiter::{Jiter, JiterError, Peek};
 use super::UNCHANGED;
 use crate::change::Op;
 
-const NOT_UTF8: &str = "not UTF-8";
-
 /// Takes the columns of a row as they are read.
 ///
 /// After [`decode`] has failed, what the sink has taken of this row is void.
@@ -174,7 +172,8 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn new(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let text = std::str::from_utf8(bytes);
-        text.map(Self::of).map_err(|error| DecodeError::NotJson { what: NOT_UTF8.to_owned(), at: error.valid_up_to() })
+        text.map(Self::of)
+            .map_err(|error| DecodeError::NotJson { what: "not UTF-8".to_owned(), at: error.valid_up_to() })
     }
 
     fn of(text: &'a str) -> Self {

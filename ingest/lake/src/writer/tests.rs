@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
-use arrow::array::{Array, BinaryArray, Int32Array, Int64Array, TimestampMicrosecondArray};
-use arrow::datatypes::TimeUnit;
+use arrow::array::{Array, ArrayRef, BinaryArray, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use deltalake::datafusion::prelude::SessionContext;
 use proptest::prelude::*;
 use ruam_event::{Position, Topic, TopicId};
