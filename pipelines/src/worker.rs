@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::WorkerSection;
 use crate::fault::{FlowError, rest};
-use crate::meter::{Arrivals, Meter};
+use crate::meter::{Arrivals, Meter, now_ms};
 use crate::specs::Dataset;
 
 /// The most records and bytes of a run: so many that a batch's own cost is small, and so few that
@@ -42,6 +42,9 @@ const MOST_LANES: usize = 4;
 /// How long a run waits for more records. Commits wait longer, so this only has to be long enough
 /// for a run to be worth its overhead.
 const LINGER: Duration = Duration::from_millis(50);
+/// A worker whose newest records are older than this, in milliseconds, is behind: others than those of
+/// a backlog are in a commit before they are as old.
+const BEHIND_MS: i64 = 2_000;
 /// How often stages look whether they are to stop.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -200,7 +203,7 @@ impl Worker {
     ) -> Result<(), FlowError> {
         let interval = Duration::from_millis(self.settings.commit_interval_ms);
         let mut waiting = Waiting::default();
-        let mut turn = 0;
+        let (mut turn, mut is_behind) = (0, false);
         loop {
             let patience =
                 waiting.since.map_or(LOOK, |since| (since + interval).saturating_duration_since(Instant::now()));
@@ -215,10 +218,13 @@ impl Worker {
                     self.meter.assigned(assignment.iter().map(|(partition, start)| (partition.index, *start)));
                 }
                 Ok(Step::Batch(batch, arrivals)) => {
+                    let newest = arrivals.last().map_or(i64::MAX, |(at, _)| *at);
+                    is_behind = newest < now_ms().saturating_sub(BEHIND_MS);
                     waiting.add(batch.records, arrivals);
                     self.runtime.block_on(writer.write(*batch))?;
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                // Where nothing waits, either, there is no more to read for now.
+                Err(RecvTimeoutError::Timeout) => is_behind &= waiting.since.is_some(),
                 Err(RecvTimeoutError::Disconnected) => {
                     // Stopped, or an earlier stage failed: what has come this far is whole. What other
                     // lanes still hold comes after what this one lost, and is read again.
@@ -231,7 +237,7 @@ impl Worker {
             if is_full || is_due {
                 self.commit(&mut writer, &mut waiting, topic, committed)?;
             }
-            self.runtime.block_on(writer.tend());
+            self.runtime.block_on(writer.tend(is_behind));
         }
     }
 

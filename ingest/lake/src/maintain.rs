@@ -26,6 +26,9 @@ use crate::vectors::VectorCache;
 
 /// How many commits pass before it is looked again whether files are to be merged.
 const COMMITS: u64 = 16;
+/// The same while a backlog is read: catching up has the cores and the memory first, but a writer
+/// that never does must not leave its table to wear out.
+const COMMITS_BEHIND: u64 = 16 * COMMITS;
 /// How often unused files are looked for.
 const VACUUM_EVERY: Duration = Duration::from_secs(3600);
 
@@ -102,7 +105,7 @@ impl Upkeep {
 
     /// Begins work where some is due and nobody else in this process works, and tells what became of
     /// the last. Returns at once.
-    pub(crate) async fn tend(&mut self, table: &Table) {
+    pub(crate) async fn tend(&mut self, table: &Table, is_behind: bool) {
         if let Some(running) = self.running.take_if(|running| running.is_finished()) {
             match running.await {
                 Ok(Ok(Maintained { compacted, vacuumed })) => {
@@ -125,8 +128,8 @@ impl Upkeep {
                 }
             }
         }
-        let is_worn = table.version() >= self.looked + COMMITS;
-        let is_vacuum_due = self.vacuumed.elapsed() >= VACUUM_EVERY;
+        let is_worn = table.version() >= self.looked + if is_behind { COMMITS_BEHIND } else { COMMITS };
+        let is_vacuum_due = self.vacuumed.elapsed() >= VACUUM_EVERY && !is_behind;
         if self.running.is_some() || !(is_worn || is_vacuum_due) {
             return;
         }

@@ -105,10 +105,7 @@ impl Side {
             return Ok(0);
         }
         let count = self.pending_rows() as u64;
-        let mut actions = Vec::new();
-        for rows in &self.pending {
-            actions.extend(self.table.write_file(rows).await?);
-        }
+        let actions = self.table.write_file(&self.pending).await?;
         let reached = |(partition, end): &(Partition, i64)| {
             let before = self.seen.get(partition).and_then(|seen| seen.progress).unwrap_or_default();
             (partition.clone(), Progress { next: before.next.max(*end), ..before })

@@ -23,8 +23,9 @@ use crate::error::{LakeError, is_conflict};
 use crate::location::{Lake, TableName};
 use crate::progress::{self, Progress};
 
-/// The most rows of a Parquet row group.
-const ROW_GROUP_ROWS: usize = 512 * 1024;
+/// The most rows of a Parquet row group: a writer holds one in memory until it is whole, and cores
+/// share the reading of a file by them.
+const ROW_GROUP_ROWS: usize = 128 * 1024;
 /// Columns of which nearly every value is another, so that a dictionary of them costs and brings
 /// nothing.
 const NO_DICTIONARY: [&str; 4] = ["_event_id", "_offset", "_position", "_source_time"];
@@ -225,10 +226,12 @@ impl Table {
         file.close().await.map_err(|error| self.failed("write a data file of", error))
     }
 
-    /// Writes rows to a data file of their own.
-    pub(crate) async fn write_file(&self, rows: &RecordBatch) -> Result<Vec<Action>, LakeError> {
+    /// Writes batches of rows to a data file of their own.
+    pub(crate) async fn write_file(&self, batches: &[RecordBatch]) -> Result<Vec<Action>, LakeError> {
         let mut file = self.writer()?;
-        self.append(&mut file, rows).await?;
+        for rows in batches {
+            self.append(&mut file, rows).await?;
+        }
         Ok(self.close(file).await?.into_iter().map(Action::Add).collect())
     }
 

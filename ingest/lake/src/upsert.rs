@@ -195,7 +195,7 @@ fn gather<'a>(
 pub(crate) async fn write(table: &Table, plan: &Plan) -> Result<Vec<Action>, LakeError> {
     let mut actions = Vec::new();
     if plan.rows.num_rows() > 0 {
-        actions.extend(table.write_file(&plan.rows).await?);
+        actions.extend(table.write_file(std::slice::from_ref(&plan.rows)).await?);
     }
     let deleted = vectors::delete_rows(table.delta(), plan.hits.clone()).await;
     actions.extend(deleted.map_err(|source| LakeError::table("write deletion vectors of", &table.name, source))?);

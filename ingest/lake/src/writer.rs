@@ -193,12 +193,12 @@ impl DatasetWriter {
     }
 
     /// Looks after the work in the background; returns at once. To be called after commits, and now
-    /// and then where there are none.
-    pub async fn tend(&mut self) {
+    /// and then where there are none. Most of it waits while the caller is behind, reading a backlog.
+    pub async fn tend(&mut self, is_behind: bool) {
         let mut upkeep = std::mem::take(&mut self.upkeep);
         for table in self.tables() {
             if let Some(upkeep) = upkeep.get_mut(&table.name.kind) {
-                upkeep.tend(table).await;
+                upkeep.tend(table, is_behind).await;
             }
         }
         self.upkeep = upkeep;
