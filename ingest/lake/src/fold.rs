@@ -7,13 +7,14 @@
 //! partition. A column that a change leaves unchanged is taken from the change before it; where
 //! there is none in the batch, the outcome says so, and the table has to be asked.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use arrow::array::{Array, Int32Array, RecordBatch, StringArray};
 use arrow::buffer::BooleanBuffer;
 use arrow::error::ArrowError;
-use arrow::row::{RowConverter, Rows, SortField};
 use ruam_event::change::Op;
+
+use crate::keys::{self, Key, KeyMap};
 
 /// Changes in the order of the log, as the normaliser makes them.
 #[derive(Clone, Debug)]
@@ -24,6 +25,66 @@ pub(crate) struct Changes {
     pub ops: Vec<Op>,
     /// For each column, which changes leave it as it was.
     pub unchanged: Vec<Option<BooleanBuffer>>,
+}
+
+/// The changes that wait for one commit, in the batches in which they came: nothing of them is copied
+/// before it is known what stays. Their rows are counted through.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    batches: Vec<Changes>,
+    origins: Vec<Origins>,
+    /// The row that each batch begins with.
+    starts: Vec<usize>,
+    keys: Vec<Key>,
+}
+
+impl Pending {
+    pub(crate) fn push(&mut self, changes: Changes, key: &[String]) -> Result<(), ArrowError> {
+        self.origins.push(Origins::of(&changes.rows)?);
+        self.starts.push(self.keys.len());
+        self.keys.extend(keys::keys(&changes.rows, key)?);
+        self.batches.push(changes);
+        Ok(())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Each batch as it came.
+    pub(crate) fn batches(&self) -> impl Iterator<Item = &RecordBatch> {
+        self.batches.iter().map(|changes| &changes.rows)
+    }
+
+    /// In which batch a row is, and which of it.
+    pub(crate) fn place(&self, row: usize) -> (usize, usize) {
+        let batch = self.starts.partition_point(|start| *start <= row) - 1;
+        (batch, row - self.starts[batch])
+    }
+
+    pub(crate) fn key(&self, row: usize) -> Key {
+        self.keys[row]
+    }
+
+    pub(crate) fn position(&self, row: usize) -> &str {
+        let (batch, row) = self.place(row);
+        self.origins[batch].position.value(row)
+    }
+
+    pub(crate) fn partition(&self, row: usize) -> i32 {
+        let (batch, row) = self.place(row);
+        self.origins[batch].partition.value(row)
+    }
+
+    fn op(&self, row: usize) -> Op {
+        let (batch, row) = self.place(row);
+        self.batches[batch].ops[row]
+    }
+
+    fn is_unchanged(&self, column: usize, row: usize) -> bool {
+        let (batch, row) = self.place(row);
+        self.batches[batch].unchanged[column].as_ref().is_some_and(|mask| mask.value(row))
+    }
 }
 
 /// What is left of a batch.
@@ -60,14 +121,17 @@ pub(crate) enum Source {
 }
 
 /// The columns that the fold and the table's search need of a batch.
-pub(crate) struct Origins<'a> {
-    pub partition: &'a Int32Array,
-    pub position: &'a StringArray,
+#[derive(Debug)]
+pub(crate) struct Origins {
+    pub partition: Int32Array,
+    pub position: StringArray,
 }
 
-impl<'a> Origins<'a> {
-    pub(crate) fn of(rows: &'a RecordBatch) -> Result<Self, ArrowError> {
-        Ok(Self { partition: column(rows, "_partition")?, position: column(rows, "_position")? })
+impl Origins {
+    pub(crate) fn of(rows: &RecordBatch) -> Result<Self, ArrowError> {
+        let partition: &Int32Array = column(rows, "_partition")?;
+        let position: &StringArray = column(rows, "_position")?;
+        Ok(Self { partition: partition.clone(), position: position.clone() })
     }
 }
 
@@ -78,56 +142,43 @@ pub(crate) fn column<'a, T: Array + 'static>(rows: &'a RecordBatch, name: &str) 
         .ok_or_else(|| ArrowError::SchemaError(format!("column `{name}` is missing or of another type")))
 }
 
-/// The key columns of a batch in a form that compares and hashes as a whole.
-pub(crate) fn keys(rows: &RecordBatch, key: &[String]) -> Result<(RowConverter, Rows), ArrowError> {
-    let columns = key
-        .iter()
-        .map(|name| {
-            rows.column_by_name(name).cloned().ok_or_else(|| ArrowError::SchemaError(format!("no key column `{name}`")))
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    let fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
-    let converter = RowConverter::new(fields)?;
-    let keys = converter.convert_columns(&columns)?;
-    Ok((converter, keys))
-}
-
 /// No change follows.
 const END: u32 = u32::MAX;
 
-pub(crate) fn fold(changes: &Changes, key: &[String]) -> Result<Folded, ArrowError> {
-    let origins = Origins::of(&changes.rows)?;
-    let (_, keys) = keys(&changes.rows, key)?;
-    let truncated = truncations(changes, &origins);
+pub(crate) fn fold(changes: &Pending) -> Folded {
+    let truncated = truncations(changes);
     let mut superseded = Vec::new();
     // For each key a list of its changes from the latest to the earliest, linked by `earlier`.
-    let mut latest: HashMap<&[u8], u32> = HashMap::with_capacity(changes.ops.len());
-    let mut earlier = vec![END; changes.ops.len()];
-    for (row, op) in changes.ops.iter().enumerate() {
-        let (partition, position) = (origins.partition.value(row), origins.position.value(row));
-        let is_truncated = truncated.get(&partition).is_some_and(|until| position <= until.as_str());
-        if *op == Op::Truncate || is_truncated {
-            superseded.push(row);
-            continue;
-        }
-        let head = latest.entry(keys.row(row).data()).or_insert(END);
-        let (mut before, mut after) = (END, *head);
-        while after != END && origins.position.value(after as usize) > position {
-            (before, after) = (after, earlier[after as usize]);
-        }
-        if after != END && origins.position.value(after as usize) == position {
-            superseded.push(row);
-            continue;
-        }
-        earlier[row] = after;
-        match before {
-            END => *head = row as u32,
-            before => earlier[before as usize] = row as u32,
+    let mut latest: KeyMap<u32> = KeyMap::with_capacity_and_hasher(changes.keys.len(), Default::default());
+    let mut earlier = vec![END; changes.keys.len()];
+    for ((batch, origins), start) in changes.batches.iter().zip(&changes.origins).zip(&changes.starts) {
+        for (index, op) in batch.ops.iter().enumerate() {
+            let row = start + index;
+            let (partition, position) = (origins.partition.value(index), origins.position.value(index));
+            let is_truncated = truncated.get(&partition).is_some_and(|until| position <= until.as_str());
+            if *op == Op::Truncate || is_truncated {
+                superseded.push(row);
+                continue;
+            }
+            let head = latest.entry(changes.key(row)).or_insert(END);
+            let (mut before, mut after) = (END, *head);
+            while after != END && changes.position(after as usize) > position {
+                (before, after) = (after, earlier[after as usize]);
+            }
+            if after != END && changes.position(after as usize) == position {
+                superseded.push(row);
+                continue;
+            }
+            earlier[row] = after;
+            match before {
+                END => *head = row as u32,
+                before => earlier[before as usize] = row as u32,
+            }
         }
     }
     let mut outcomes = Vec::with_capacity(latest.len());
     for head in latest.into_values() {
-        let was_truncated = truncated.contains_key(&origins.partition.value(head as usize));
+        let was_truncated = !truncated.is_empty() && truncated.contains_key(&changes.partition(head as usize));
         outcomes.push(outcome(changes, &earlier, head as usize, was_truncated));
         let mut next = earlier[head as usize];
         while next != END {
@@ -136,39 +187,44 @@ pub(crate) fn fold(changes: &Changes, key: &[String]) -> Result<Folded, ArrowErr
         }
     }
     outcomes.sort_unstable_by_key(|outcome| outcome.row);
-    Ok(Folded { outcomes, superseded, truncated })
+    Folded { outcomes, superseded, truncated }
 }
 
-fn truncations(changes: &Changes, origins: &Origins<'_>) -> BTreeMap<i32, String> {
+fn truncations(changes: &Pending) -> BTreeMap<i32, String> {
     let mut truncated = BTreeMap::new();
-    for (row, _) in changes.ops.iter().enumerate().filter(|(_, op)| **op == Op::Truncate) {
-        let (until, position) =
-            (truncated.entry(origins.partition.value(row)).or_insert_with(String::new), origins.position.value(row));
-        if position > until.as_str() {
-            position.clone_into(until);
+    for (batch, origins) in changes.batches.iter().zip(&changes.origins) {
+        for (row, _) in batch.ops.iter().enumerate().filter(|(_, op)| **op == Op::Truncate) {
+            let until = truncated.entry(origins.partition.value(row)).or_insert_with(String::new);
+            let position = origins.position.value(row);
+            if position > until.as_str() {
+                position.clone_into(until);
+            }
         }
     }
     truncated
 }
 
-fn outcome(changes: &Changes, earlier: &[u32], row: usize, was_truncated: bool) -> Outcome {
-    if changes.ops[row] == Op::Delete {
+fn outcome(changes: &Pending, earlier: &[u32], row: usize, was_truncated: bool) -> Outcome {
+    let (batch, index) = changes.place(row);
+    let batch = &changes.batches[batch];
+    if batch.ops[index] == Op::Delete {
         return Outcome { row, delete: true, elsewhere: Vec::new() };
     }
-    let is_unchanged = |column: &Option<BooleanBuffer>, row: usize| column.as_ref().is_some_and(|mask| mask.value(row));
+    let is_unchanged = |mask: &Option<BooleanBuffer>| mask.as_ref().is_some_and(|mask| mask.value(index));
     let mut elsewhere = Vec::new();
-    for (index, column) in changes.unchanged.iter().enumerate().filter(|(_, column)| is_unchanged(column, row)) {
+    for (column, _) in batch.unchanged.iter().enumerate().filter(|(_, mask)| is_unchanged(mask)) {
+        let leaves_row = |row: u32| changes.op(row as usize).leaves_row();
         let mut next = earlier[row];
-        while next != END && changes.ops[next as usize].leaves_row() && is_unchanged(column, next as usize) {
+        while next != END && leaves_row(next) && changes.is_unchanged(column, next as usize) {
             next = earlier[next as usize];
         }
         let source = match next {
             END if was_truncated => Source::Nowhere,
             END => Source::Table,
-            next if changes.ops[next as usize].leaves_row() => Source::Row(next as usize),
+            next if leaves_row(next) => Source::Row(next as usize),
             _ => Source::Nowhere,
         };
-        elsewhere.push((index, source));
+        elsewhere.push((column, source));
     }
     Outcome { row, delete: false, elsewhere }
 }
@@ -216,7 +272,18 @@ mod tests {
     /// What the fold leaves: for each key, gone or its value and where that is.
     fn folded(events: &[Event]) -> BTreeMap<i64, Result<Option<i64>, Source>> {
         let changes = changes(events);
-        let folded = fold(&changes, &["key".to_owned()]).unwrap();
+        // In two batches, as a writer has them.
+        let mut pending = Pending::default();
+        let (key, half) = (["key".to_owned()], events.len() / 2);
+        for (start, len) in [(0, half), (half, events.len() - half)] {
+            let part = Changes {
+                rows: changes.rows.slice(start, len),
+                ops: changes.ops[start..start + len].to_vec(),
+                unchanged: changes.unchanged.iter().map(|mask| Some(mask.as_ref()?.slice(start, len))).collect(),
+            };
+            pending.push(part, &key).unwrap();
+        }
+        let folded = fold(&pending);
         assert_eq!(folded.outcomes.len() + folded.superseded.len(), events.len(), "each event is one or the other");
         let keys: &Int64Array = column(&changes.rows, "key").unwrap();
         let values: &Int64Array = column(&changes.rows, "value").unwrap();

@@ -18,13 +18,16 @@ use std::path::{Path, PathBuf};
 use arrow::array::RecordBatch;
 use deltalake::DeltaTable;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
-use ruam_event::Position;
-use xxhash_rust::xxh3::xxh3_128;
 
 use crate::error::BoxError;
-use crate::fold::Origins;
+use crate::fold::{Origins, Outcome, Pending};
+use crate::keys::Key;
 use crate::search::{self, Found, KeyRows, Present, Wanted};
 use crate::vectors::DataFile;
+
+mod entry;
+
+use entry::Entry;
 
 /// Where an index is kept, and what it may take.
 #[derive(Clone, Debug)]
@@ -41,11 +44,16 @@ const LEAST_MEMORY: u64 = 8 << 20;
 const CHUNK: usize = 16 * 1024;
 /// The name under which the next file's number is kept among the files; paths of files are relative.
 const NEXT: &str = "/next";
+/// The name under which the form of the entries is kept, and the form that this version has.
+const FORM: &str = "/form";
+const THIS_FORM: &[u8] = b"2";
 
 /// Where the rows of one table's keys are.
 pub(crate) struct KeyIndex {
+    folder: PathBuf,
+    memory: usize,
     database: Database,
-    /// Hash of a key -> [`Entry`].
+    /// [`Key`] -> [`Entry`].
     keys: Keyspace,
     /// Path of a file -> its number, and whether all of it is entered.
     files: Keyspace,
@@ -71,31 +79,47 @@ impl KeyIndex {
             Err(error) if matches!(error.downcast_ref(), Some(fjall::Error::Locked)) => Err(error),
             Err(error) => {
                 tracing::warn!(%error, folder = %folder.display(), "a key index cannot be read; it is made anew from its table");
-                if folder.exists() {
-                    std::fs::remove_dir_all(folder)?;
-                }
-                Self::try_open(folder, memory)
+                Self::open_empty(folder, memory)
             }
         }
     }
 
+    /// The index without what it knows, after it could not be used; none where that fails, too.
+    pub(crate) fn anew(self) -> Option<Self> {
+        let Self { folder, memory, .. } = self;
+        let warn = |error| tracing::warn!(%error, folder = %folder.display(), "no key index; the table is searched");
+        Self::open_empty(&folder, memory).map_err(warn).ok()
+    }
+
+    fn open_empty(folder: &Path, memory: usize) -> Result<Self, BoxError> {
+        if folder.exists() {
+            std::fs::remove_dir_all(folder)?;
+        }
+        Self::try_open(folder, memory)
+    }
+
     fn try_open(folder: &Path, memory: usize) -> Result<Self, BoxError> {
         std::fs::create_dir_all(folder)?;
-        let memory = (memory as u64).max(4 * LEAST_MEMORY);
-        let database = Database::builder(folder).cache_size(memory / 2).worker_threads(1).open()?;
-        let sized = || KeyspaceCreateOptions::default().max_memtable_size(memory / 8);
+        let bytes = (memory as u64).max(4 * LEAST_MEMORY);
+        let database = Database::builder(folder).cache_size(bytes / 2).worker_threads(1).open()?;
+        let sized = || KeyspaceCreateOptions::default().max_memtable_size(bytes / 8);
         let (keys, files) = (database.keyspace("keys", sized)?, database.keyspace("files", sized)?);
+        let form = files.get(FORM)?;
+        if form.is_none() && files.is_empty()? {
+            files.insert(FORM, THIS_FORM)?;
+        } else if form.is_none_or(|form| *form != *THIS_FORM) {
+            return Err("it is of another version".into());
+        }
         let (mut numbers, mut next) = (HashMap::new(), 0);
         for guard in files.iter() {
             let (path, value) = guard.into_inner()?;
-            let (path, number) = (std::str::from_utf8(&path)?.to_owned(), Number::decode(&value)?);
-            if path == NEXT {
-                next = number.id;
-            } else {
-                numbers.insert(path, number);
+            match std::str::from_utf8(&path)? {
+                FORM => {}
+                NEXT => next = Number::decode(&value)?.id,
+                path => drop(numbers.insert(path.to_owned(), Number::decode(&value)?)),
             }
         }
-        Ok(Self { database, keys, files, numbers, next })
+        Ok(Self { folder: folder.to_owned(), memory, database, keys, files, numbers, next })
     }
 
     /// Finds the rows of the keys that are wanted. Truncations are not an index's business.
@@ -123,8 +147,11 @@ impl KeyIndex {
                 None => self.begin(&path)?,
             };
             let mut rows = search::key_rows(table, file, key, &[]).await?;
-            while let Some(batch) = rows.next().await? {
-                self.enter(id, &batch, |row| !file.deleted.contains(u64::from(row)))?;
+            while let Some(KeyRows { batch, keys, numbers }) = rows.next().await? {
+                let Origins { partition, position } = Origins::of(&batch)?;
+                let entry = |row: usize| (keys[row], numbers[row], partition.value(row), position.value(row));
+                let live = (0..keys.len()).filter(|row| !file.deleted.contains(u64::from(numbers[*row])));
+                self.enter(id, live.map(entry))?;
             }
             self.finish(path, id)?;
         }
@@ -137,10 +164,13 @@ impl KeyIndex {
         Ok(())
     }
 
-    /// Enters the rows of a file that was just committed, as they were written.
-    pub(crate) fn committed(&mut self, path: String, rows: &RecordBatch, key: &[String]) -> Result<(), BoxError> {
+    /// Enters the rows of a file that was just committed, in the order in which they were written.
+    pub(crate) fn committed(&mut self, path: String, changes: &Pending, rows: &[Outcome]) -> Result<(), BoxError> {
         let id = self.begin(&path)?;
-        self.enter(id, &KeyRows::written(rows, key)?, |_| true)?;
+        let entry = |(number, Outcome { row, .. }): (u32, &Outcome)| {
+            (changes.key(*row), number, changes.partition(*row), changes.position(*row))
+        };
+        self.enter(id, (0..).zip(rows).map(entry))?;
         self.finish(path, id)
     }
 
@@ -163,15 +193,18 @@ impl KeyIndex {
         Ok(())
     }
 
-    fn enter(&self, file: u32, rows: &KeyRows, is_live: impl Fn(u32) -> bool) -> Result<(), BoxError> {
-        let origins = Origins::of(&rows.batch)?;
-        let live: Vec<usize> = (0..rows.numbers.len()).filter(|row| is_live(rows.numbers[*row])).collect();
-        for chunk in live.chunks(CHUNK) {
+    /// Enters rows of a file: the key, number in the file, partition and position of each.
+    fn enter<'a>(&self, file: u32, rows: impl Iterator<Item = (Key, u32, i32, &'a str)>) -> Result<(), BoxError> {
+        let entry = |(key, number, partition, position)| (key, Entry::new(file, number, partition, position));
+        let mut entries: Vec<_> = rows.map(entry).collect();
+        // In the order of the tree, neighbours share the way to their place.
+        entries.sort_unstable_by_key(|(key, _)| *key);
+        let mut value = Vec::new();
+        for chunk in entries.chunks(CHUNK) {
             let mut batch = self.database.batch();
-            for row in chunk {
-                let (partition, position) = (origins.partition.value(*row), origins.position.value(*row));
-                let entry = Entry::new(file, rows.numbers[*row], partition, position);
-                batch.insert(&self.keys, hash(rows.keys.row(*row).data()), entry.encode());
+            for (key, entry) in chunk {
+                entry.encode(&mut value);
+                batch.insert(&self.keys, key.to_be_bytes(), value.as_slice());
             }
             batch.commit()?;
         }
@@ -185,13 +218,13 @@ impl KeyIndex {
             .filter_map(|(index, file)| Some((self.numbers.get(file.view.path().as_ref())?.id, index)))
             .collect();
         // In the order of the tree, neighbours share what is read.
-        let mut keys: Vec<_> = wanted.keys.iter().map(|(key, change)| (hash(key), *key, *change)).collect();
-        keys.sort_unstable_by_key(|(hash, _, _)| *hash);
+        let mut keys: Vec<_> = wanted.keys.iter().map(|(key, change)| (*key, *change)).collect();
+        keys.sort_unstable_by_key(|(key, _)| *key);
         let mut rows: HashMap<usize, roaring::RoaringTreemap> = HashMap::new();
         let (mut found, mut needed) = (Found::default(), BTreeSet::new());
         let no_values = std::sync::Arc::new(RecordBatch::new_empty(arrow::datatypes::Schema::empty().into()));
-        for (hash, key, change) in keys {
-            let Some(value) = self.keys.get(hash)? else { continue };
+        for (key, change) in keys {
+            let Some(value) = self.keys.get(key.to_be_bytes())? else { continue };
             let entry = Entry::decode(&value)?;
             let Some(index) = by_number.get(&entry.file) else { continue };
             if live[*index].deleted.contains(u64::from(entry.row)) {
@@ -203,7 +236,7 @@ impl KeyIndex {
                 rows.entry(*index).or_default().insert(u64::from(entry.row));
                 found.partitions.push(entry.partition);
             }
-            found.present.insert(key.to_vec(), Present { is_newer, values: (no_values.clone(), 0) });
+            found.present.insert(key, Present { is_newer, values: (no_values.clone(), 0) });
         }
         if !wanted.columns.is_empty() {
             let files = needed.into_iter().map(|index| live[index].clone()).collect();
@@ -212,12 +245,6 @@ impl KeyIndex {
         found.hits = rows.into_iter().map(|(index, rows)| (live[index].clone(), rows)).collect();
         Ok(found)
     }
-}
-
-/// A key in the tree: of one length, whatever the key's. Two keys with one hash among a billion are
-/// less likely (10⁻²⁰) than a disk that errs.
-fn hash(key: &[u8]) -> [u8; 16] {
-    xxh3_128(key).to_be_bytes()
 }
 
 impl Number {
@@ -229,73 +256,5 @@ impl Number {
     fn decode(bytes: &[u8]) -> Result<Self, BoxError> {
         let [a, b, c, d, is_whole] = *bytes else { return Err("a damaged entry of a file".into()) };
         Ok(Self { id: u32::from_be_bytes([a, b, c, d]), is_whole: is_whole == 1 })
-    }
-}
-
-/// The row of a key, as it was when it was entered.
-struct Entry {
-    file: u32,
-    row: u32,
-    partition: i32,
-    position: Stood,
-}
-
-/// The row's place in the order of its source: as numbers, or as any text of another writer.
-enum Stood {
-    At(Position),
-    Text(String),
-}
-
-impl Entry {
-    fn new(file: u32, row: u32, partition: i32, position: &str) -> Self {
-        let position = Position::parse(position.as_bytes()).map_or_else(|| Stood::Text(position.to_owned()), Stood::At);
-        Self { file, row, partition, position }
-    }
-
-    /// Whether a change comes after the row.
-    fn is_before(&self, change: &str) -> bool {
-        match &self.position {
-            Stood::At(position) => position.to_text().as_slice() < change.as_bytes(),
-            Stood::Text(text) => text.as_str() < change,
-        }
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(25);
-        bytes.extend(self.file.to_be_bytes());
-        bytes.extend(self.row.to_be_bytes());
-        bytes.extend(self.partition.to_be_bytes());
-        match &self.position {
-            Stood::At(position) => {
-                bytes.push(0);
-                bytes.extend(position.major.to_be_bytes());
-                bytes.extend(position.minor.to_be_bytes());
-            }
-            Stood::Text(text) => {
-                bytes.push(1);
-                bytes.extend(text.as_bytes());
-            }
-        }
-        bytes
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, BoxError> {
-        let mut rest = bytes;
-        let mut number = || -> Result<[u8; 4], BoxError> {
-            let (number, after) = rest.split_first_chunk().ok_or("a damaged entry of a key")?;
-            rest = after;
-            Ok(*number)
-        };
-        let (file, row) = (u32::from_be_bytes(number()?), u32::from_be_bytes(number()?));
-        let partition = i32::from_be_bytes(number()?);
-        let position = match rest.split_first() {
-            Some((0, [a, b, c, d, e, f, g, h, minor @ ..])) => Stood::At(Position {
-                major: u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]),
-                minor: u32::from_be_bytes(minor.try_into()?),
-            }),
-            Some((1, text)) => Stood::Text(std::str::from_utf8(text)?.to_owned()),
-            _ => return Err("a damaged entry of a key".into()),
-        };
-        Ok(Self { file, row, partition, position })
     }
 }

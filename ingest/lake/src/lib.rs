@@ -12,6 +12,7 @@ mod durable;
 mod error;
 mod fold;
 mod index;
+mod keys;
 mod location;
 mod maintain;
 mod progress;

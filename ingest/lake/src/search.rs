@@ -4,14 +4,13 @@
 //! hold, so that it is for what the [`index`](crate::index) does not know: all of a table for a
 //! truncation, one file that is not entered yet, or those few whose values are needed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
 use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::error::ArrowError;
-use arrow::row::Rows;
 use deltalake::DeltaTable;
 use deltalake::logstore::parquet_reader::ParquetObjectReader;
 use futures::TryStreamExt;
@@ -23,6 +22,7 @@ use roaring::RoaringTreemap;
 
 use crate::error::BoxError;
 use crate::fold::{self, Origins};
+use crate::keys::{self, Key, KeyMap};
 use crate::vectors::DataFile;
 
 /// The column that says which row of its file a row is, from 0.
@@ -34,7 +34,7 @@ pub(crate) struct Wanted<'a> {
     /// The key columns.
     pub key: &'a [String],
     /// The keys, each with the position of the change that looks for it.
-    pub keys: HashMap<&'a [u8], &'a str>,
+    pub keys: KeyMap<&'a str>,
     /// For each truncated partition the position up to which its rows are looked for as well.
     pub truncated: &'a BTreeMap<i32, String>,
     /// The columns whose present values are wanted.
@@ -49,7 +49,7 @@ pub(crate) struct Found {
     /// The partition of each row to delete.
     pub partitions: Vec<i32>,
     /// For each key that has a row: the values wanted, and whether the row is as new as the change.
-    pub present: HashMap<Vec<u8>, Present>,
+    pub present: KeyMap<Present>,
 }
 
 /// The row of a key that was looked for.
@@ -78,21 +78,15 @@ pub(crate) struct KeyRows {
     /// The columns that were asked for, those of the key and the origin among them.
     pub batch: RecordBatch,
     /// The key of each row.
-    pub keys: Rows,
+    pub keys: Vec<Key>,
     /// The number of each row in its file.
     pub numbers: Vec<u32>,
 }
 
 impl KeyRows {
-    /// The rows of a file in the order in which they were written.
-    pub(crate) fn written(batch: &RecordBatch, key: &[String]) -> Result<Self, BoxError> {
-        let (_, keys) = fold::keys(batch, key)?;
-        Ok(Self { batch: batch.clone(), keys, numbers: (0..u32::try_from(batch.num_rows())?).collect() })
-    }
-
     fn read(batch: &RecordBatch, key: &[String]) -> Result<Self, BoxError> {
         let batch = plain(batch)?;
-        let (_, keys) = fold::keys(&batch, key)?;
+        let keys = keys::keys(&batch, key)?;
         let numbers: &Int64Array = fold::column(&batch, ROW_NUMBER)?;
         let numbers = numbers.values().iter().map(|number| u32::try_from(*number)).collect::<Result<_, _>>()?;
         Ok(Self { batch, keys, numbers })
@@ -175,15 +169,14 @@ fn search_batch(
         }
         let (partition, position) = (origins.partition.value(row), origins.position.value(row));
         let is_truncated = wanted.truncated.get(&partition).is_some_and(|until| position <= until.as_str());
-        let key = keys.row(row);
-        let change = wanted.keys.get(key.data());
+        let change = wanted.keys.get(&keys[row]);
         let is_replaced = change.is_some_and(|change| *change > position);
         if is_truncated || is_replaced {
             rows.insert(number);
             found.partitions.push(partition);
         }
         if change.is_some() && !is_truncated {
-            taken.push((row as u32, key.data().to_vec(), !is_replaced));
+            taken.push((row as u32, keys[row], !is_replaced));
         }
     }
     if taken.is_empty() {

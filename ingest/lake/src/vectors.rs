@@ -73,11 +73,11 @@ async fn read(table: &DeltaTable, descriptor: &DeletionVectorDescriptor) -> Resu
 /// in force.
 pub(crate) async fn delete_rows(
     table: &DeltaTable,
-    hits: Vec<(DataFile, RoaringTreemap)>,
+    hits: &[(DataFile, RoaringTreemap)],
 ) -> Result<Vec<Action>, BoxError> {
     let (mut actions, mut adds, mut vectors) = (Vec::new(), Vec::new(), Vec::new());
     for (file, rows) in hits {
-        let deleted = file.deleted.as_ref() | &rows;
+        let deleted = file.deleted.as_ref() | rows;
         if deleted.len() != file.deleted.len() + rows.len() {
             return Err("a row that is deleted already was to be deleted again".into());
         }

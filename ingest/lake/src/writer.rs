@@ -31,7 +31,7 @@ use ruam_event::{DatasetId, Mode, OffsetRange, Partition};
 
 use crate::changes::{change_rows, changes_schema};
 use crate::error::LakeError;
-use crate::fold::Changes;
+use crate::fold::{Changes, Outcome, Pending};
 use crate::index::{IndexSettings, KeyIndex};
 use crate::location::{Lake, TableKind, TableName};
 use crate::maintain::{Maintained, Upkeep, maintain};
@@ -139,7 +139,7 @@ struct Waiting {
     rows: usize,
     bytes: usize,
     /// Upsert: the changes.
-    changes: Vec<Changes>,
+    changes: Pending,
     records: u64,
 }
 
@@ -309,7 +309,10 @@ impl DatasetWriter {
         }
         self.waiting.rows += changes.ops.len();
         match self.contract.mode {
-            Mode::Upsert => self.waiting.changes.push(changes),
+            Mode::Upsert => {
+                let pushed = self.waiting.changes.push(changes, &self.contract.key);
+                pushed.map_err(|error| self.bad_batch(error))?;
+            }
             Mode::Append => {
                 let mut file = match self.waiting.file.take() {
                     Some(file) => file,
@@ -396,13 +399,7 @@ impl DatasetWriter {
     }
 
     async fn commit_upserts(&mut self, partitions: &[Partition]) -> Result<Committed, LakeError> {
-        let pending = std::mem::take(&mut self.waiting.changes);
-        let changes = if pending.is_empty() {
-            None
-        } else {
-            Some(upsert::join(&pending).map_err(|error| self.bad_batch(error))?)
-        };
-        drop(pending);
+        let changes = std::mem::take(&mut self.waiting.changes);
         let counts: BTreeMap<Partition, u64> = partitions
             .iter()
             .filter_map(|partition| Some((partition.clone(), self.partitions.get(partition)?.reached.folded)))
@@ -410,31 +407,31 @@ impl DatasetWriter {
         let (mut attempts, mut rejected) = (0, None);
         loop {
             attempts += 1;
-            let plan = match &changes {
-                Some(changes) => {
-                    let (vectors, index) = (&mut self.vectors, &mut self.index);
-                    match upsert::plan(&self.rows, vectors, index, changes, &self.contract.key).await {
-                        Ok(plan) => Some(plan),
-                        // What the table was when it was last looked at may have been vacuumed since.
-                        Err(error) if attempts < ATTEMPTS => {
-                            let looked_at = self.rows.version();
-                            if let Some(version) = self.settle(partitions).await? {
-                                return Ok(Committed { version, ..Committed::default() });
-                            }
-                            if self.rows.version() == looked_at {
-                                return Err(error);
-                            }
-                            tracing::debug!(%error, dataset = %self.contract.dataset, "looked at the table anew");
-                            continue;
+            let plan = if changes.is_empty() {
+                None
+            } else {
+                let (vectors, index) = (&mut self.vectors, &mut self.index);
+                match upsert::plan(&self.rows, vectors, index, &changes, &self.contract.key).await {
+                    Ok(plan) => Some(plan),
+                    // What the table was when it was last looked at may have been vacuumed since.
+                    Err(error) if attempts < ATTEMPTS => {
+                        let looked_at = self.rows.version();
+                        if let Some(version) = self.settle(partitions).await? {
+                            return Ok(Committed { version, ..Committed::default() });
                         }
-                        Err(error) => return Err(error),
+                        if self.rows.version() == looked_at {
+                            return Err(error);
+                        }
+                        tracing::debug!(%error, dataset = %self.contract.dataset, "looked at the table anew");
+                        continue;
                     }
+                    Err(error) => return Err(error),
                 }
-                None => None,
             };
             if rejected.is_none() {
-                if let Some(plan) = plan.as_ref().filter(|plan| plan.unresolved.num_rows() > 0) {
-                    self.refuse(&plan.unresolved)?;
+                if let Some(plan) = plan.as_ref().filter(|plan| !plan.unresolved.is_empty()) {
+                    let unresolved = upsert::unresolved(&changes, plan).map_err(|error| self.bad_batch(error))?;
+                    self.refuse(&unresolved)?;
                 }
                 rejected = Some(self.commit_sides(partitions).await?);
             }
@@ -447,7 +444,7 @@ impl DatasetWriter {
                 }
             }
             let actions = match &plan {
-                Some(plan) => upsert::write(&self.rows, plan).await?,
+                Some(plan) => upsert::write(&self.rows, &changes, plan).await?,
                 None => Vec::new(),
             };
             let bytes =
@@ -455,9 +452,9 @@ impl DatasetWriter {
             let new: Vec<_> = actions.iter().filter_map(new_file).collect();
             if let Some(version) = self.attempt(actions, partitions, Operation::Upsert, attempts).await? {
                 if let (Some(plan), [path]) = (&plan, &new[..]) {
-                    self.enter(path.clone(), &plan.rows);
+                    self.enter(path.clone(), &changes, &plan.rows);
                 }
-                let rows = plan.map_or(0, |plan| plan.rows.num_rows()) as u64;
+                let rows = plan.map_or(0, |plan| plan.rows.len()) as u64;
                 return Ok(Committed {
                     version,
                     rows,
@@ -471,12 +468,12 @@ impl DatasetWriter {
     }
 
     /// Enters a file of rows that was just committed; where that fails, the next look finds it.
-    fn enter(&mut self, path: String, rows: &RecordBatch) {
+    fn enter(&mut self, path: String, changes: &Pending, rows: &[Outcome]) {
         if let Some(index) = &mut self.index
-            && let Err(error) = index.committed(path, rows, &self.contract.key)
+            && let Err(error) = index.committed(path, changes, rows)
         {
-            tracing::warn!(%error, dataset = %self.contract.dataset, "the key index cannot be written; the table is searched");
-            self.index = None;
+            tracing::warn!(%error, dataset = %self.contract.dataset, "the key index cannot be written; it is made anew");
+            self.index = self.index.take().and_then(KeyIndex::anew);
         }
     }
 
