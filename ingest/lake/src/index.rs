@@ -14,9 +14,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use deltalake::DeltaTable;
+use fjall::compaction::Leveled;
+use fjall::config::PartitioningPolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
 use crate::error::BoxError;
@@ -40,6 +43,8 @@ pub struct IndexSettings {
 
 /// The least memory that makes sense for the store's buffers.
 const LEAST_MEMORY: u64 = 8 << 20;
+/// The size of the store's files: the smaller, the less is rewritten when some of them are merged.
+const TABLE_BYTES: u64 = 16 << 20;
 /// How many entries are written at once.
 const CHUNK: usize = 16 * 1024;
 /// The name under which the next file's number is kept among the files; paths of files are relative.
@@ -102,7 +107,16 @@ impl KeyIndex {
         std::fs::create_dir_all(folder)?;
         let bytes = (memory as u64).max(4 * LEAST_MEMORY);
         let database = Database::builder(folder).cache_size(bytes / 2).worker_threads(1).open()?;
-        let sized = || KeyspaceCreateOptions::default().max_memtable_size(bytes / 8);
+        // All that the store reads comes through its cache. Of a table of a million keys that has its
+        // filter in one block, each look reads a megabyte once the cache has not enough room for all of
+        // them: it falls off a cliff. In parts, what neighbours need is a few kilobytes.
+        let sized = || {
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(bytes / 8)
+                .filter_block_partitioning_policy(PartitioningPolicy::all(true))
+                .index_block_partitioning_policy(PartitioningPolicy::all(true))
+                .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES)))
+        };
         let (keys, files) = (database.keyspace("keys", sized)?, database.keyspace("files", sized)?);
         let form = files.get(FORM)?;
         if form.is_none() && files.is_empty()? {
@@ -222,7 +236,7 @@ impl KeyIndex {
         keys.sort_unstable_by_key(|(key, _)| *key);
         let mut rows: HashMap<usize, roaring::RoaringTreemap> = HashMap::new();
         let (mut found, mut needed) = (Found::default(), BTreeSet::new());
-        let no_values = std::sync::Arc::new(RecordBatch::new_empty(arrow::datatypes::Schema::empty().into()));
+        let no_values = Arc::new(RecordBatch::new_empty(arrow::datatypes::Schema::empty().into()));
         for (key, change) in keys {
             let Some(value) = self.keys.get(key.to_be_bytes())? else { continue };
             let entry = Entry::decode(&value)?;
