@@ -21,3 +21,4 @@ mod specs;
 mod worker;
 
 pub use cli::main;
+pub use memory::give_back as give_memory_back;

@@ -8,7 +8,7 @@
 /// use then differs by a fifth from run to run of the same. See mallopt(3).
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[allow(unsafe_code)]
-pub(crate) fn give_back() {
+pub fn give_back() {
     // Larger than a column of a run, which comes and goes too often to be fetched anew each time: at
     // 256 KB memory was lower still, and throughput by a fifth.
     const LARGE: libc::c_int = 4 << 20;
@@ -27,4 +27,4 @@ pub(crate) fn give_back() {
 
 /// Has large buffers returned to the system when they are freed: other allocators do so by themselves.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub(crate) fn give_back() {}
+pub fn give_back() {}

@@ -215,6 +215,7 @@ impl Worker {
                 Ok(Step::Assigned(assignment)) => {
                     waiting = Waiting::default();
                     self.runtime.block_on(writer.assign(&assignment))?;
+                    self.prepare(&mut writer)?;
                     self.meter.assigned(assignment.iter().map(|(partition, start)| (partition.index, *start)));
                 }
                 Ok(Step::Batch(batch, arrivals)) => {
@@ -237,8 +238,28 @@ impl Worker {
             if is_full || is_due {
                 self.commit(&mut writer, &mut waiting, topic, committed)?;
             }
-            self.runtime.block_on(writer.tend(is_behind));
+            self.runtime.block_on(writer.tend(is_behind))?;
         }
+    }
+
+    /// Has the writer know where the table's rows are; says how far that is where it takes long.
+    fn prepare(&self, writer: &mut DatasetWriter) -> Result<(), FlowError> {
+        let (begun, mut shown) = (Instant::now(), Instant::now());
+        let mut reading = |read: u64, rows: u64| {
+            if shown.elapsed() >= LOOK {
+                shown = Instant::now();
+                let percent = read * 100 / rows.max(1);
+                let doing =
+                    format!("reading the keys of {rows} rows into its index, {percent} % done; this is needed once");
+                self.meter.set_trouble("worker", Some(doing));
+            }
+        };
+        self.runtime.block_on(writer.prepare(&mut reading))?;
+        if shown > begun {
+            self.meter.set_trouble("worker", None);
+            tracing::info!(dataset = %self.dataset.spec.id(), seconds = begun.elapsed().as_secs(), "read the table's keys into its index");
+        }
+        Ok(())
     }
 
     fn commit(

@@ -25,7 +25,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
 /// Who alone may know what.
 const ALONE: [(&str, &[&str]); 4] = [
     ("rdkafka", &["ruam-log", "ruam-tests"]),
-    ("deltalake", &["ruam-lake", "ruam-query"]),
+    ("deltalake", &["ruam-lake", "ruam-query", "ruam-tests"]),
     ("datafusion", &["ruam-query"]),
     ("tokio", &["ruam", "ruam-lake", "ruam-log", "ruam-query", "ruam-tests"]),
 ];

@@ -19,7 +19,7 @@ use arrow::array::{BooleanArray, Int64Array, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Field, SchemaRef};
 use arrow::error::ArrowError;
-use deltalake::kernel::{Action, Add, Remove};
+use deltalake::kernel::{Action, Add, DeletionVectorDescriptor, Remove};
 use futures::TryStreamExt;
 use roaring::RoaringTreemap;
 
@@ -38,11 +38,8 @@ const STEP: u64 = 8;
 const LARGEST: u64 = 64 << 20;
 /// The share of deleted rows at which a file is rewritten, in per cent.
 const DELETED_PERCENT: u64 = 20;
-/// The most live rows of an upsert table that are moved at once: the next commit enters each of them
-/// into the key index before it can go on.
-pub(crate) const MOST_UPSERT_ROWS: u64 = 256 * 1024;
-/// The same of a table that has no index.
-pub(crate) const MOST_APPEND_ROWS: u64 = 8 << 20;
+/// The most live rows that are moved at once.
+const MOST_ROWS: u64 = 8 << 20;
 /// How often a commit is tried on a table that others commit to.
 const ATTEMPTS: usize = 20;
 
@@ -53,13 +50,33 @@ pub(crate) struct Rewritten {
 }
 
 struct Input {
-    path: String,
+    source: Source,
     size: u64,
     /// The rows that were moved.
     live: RoaringTreemap,
     deleted: Arc<RoaringTreemap>,
     /// Where in the new file the first of them is.
     first: u64,
+}
+
+/// The tag under which a file says which [`Source`]s its rows came from, in their order.
+const SOURCES: &str = "ruam.sources";
+
+/// A file whose rows are in another now: those that were not deleted, in their order.
+#[derive(serde::Deserialize, serde::Serialize)]
+pub(crate) struct Source {
+    /// Where it was.
+    pub path: String,
+    /// How many rows it had, deleted ones too.
+    pub rows: u32,
+    /// Which were deleted when the others moved.
+    pub deleted: Option<DeletionVectorDescriptor>,
+}
+
+/// What a file says of where its rows came from; none where it came with a commit of rows.
+pub(crate) fn sources(file: &DataFile) -> Option<Vec<Source>> {
+    let tags = vectors::add_of(&file.view).tags?;
+    serde_json::from_str(tags.get(SOURCES)?.as_deref()?).ok()
 }
 
 /// What a compaction has done.
@@ -104,7 +121,7 @@ struct Candidate {
 ///
 /// Small files by tiers, as log-structured stores do it, so that a row is rewritten a few times and
 /// not with every commit; and files of which much is deleted.
-pub(crate) fn choose(files: &[DataFile], most_rows: u64) -> Vec<DataFile> {
+pub(crate) fn choose(files: &[DataFile]) -> Vec<DataFile> {
     let mut tiers: HashMap<u32, Vec<Candidate>> = HashMap::new();
     for (index, file) in files.iter().enumerate() {
         // A file that says nothing of its rows is another writer's, and left to it.
@@ -114,7 +131,7 @@ pub(crate) fn choose(files: &[DataFile], most_rows: u64) -> Vec<DataFile> {
         let rows = records.saturating_sub(file.deleted.len());
         let bytes = file.view.size().unsigned_abs() * rows / records;
         let is_worn = file.deleted.len() * 100 >= records * DELETED_PERCENT;
-        let is_large = bytes >= LARGEST || rows * 2 > most_rows;
+        let is_large = bytes >= LARGEST || rows * 2 > MOST_ROWS;
         let tier = if is_large { u32::MAX } else { (bytes / SMALLEST).checked_ilog(STEP).map_or(0, |tier| tier + 1) };
         tiers.entry(tier).or_default().push(Candidate { index, rows, bytes, is_worn });
     }
@@ -128,7 +145,7 @@ pub(crate) fn choose(files: &[DataFile], most_rows: u64) -> Vec<DataFile> {
     chosen.sort_unstable_by_key(|candidate| candidate.index);
     let (mut rows, mut bytes) = (0, 0);
     chosen.retain(|candidate| {
-        let fits = rows == 0 || (rows + candidate.rows <= most_rows && bytes + candidate.bytes <= 2 * LARGEST);
+        let fits = rows == 0 || (rows + candidate.rows <= MOST_ROWS && bytes + candidate.bytes <= 2 * LARGEST);
         if fits {
             (rows, bytes) = (rows + candidate.rows, bytes + candidate.bytes);
         }
@@ -157,7 +174,7 @@ pub(crate) async fn rewrite(
         live -= file.deleted.as_ref();
         let moved = live.len();
         if moved > 0 {
-            let mut rows = search::rows(table.delta(), &file, None).await.map_err(failed)?;
+            let mut rows = search::rows(table.delta(), &file, None, None).await.map_err(failed)?;
             while let Some(batch) = rows.try_next().await.map_err(|error| failed(error.into()))? {
                 if stop.load(Ordering::Relaxed) {
                     return Ok(None);
@@ -166,13 +183,12 @@ pub(crate) async fn rewrite(
                 table.append(&mut writer, &batch).await?;
             }
         }
-        inputs.push(Input {
+        let source = Source {
             path: file.view.path().into_owned(),
-            size: file.view.size().unsigned_abs(),
-            live,
-            deleted: file.deleted,
-            first,
-        });
+            rows: u32::try_from(records).map_err(|error| failed(error.into()))?,
+            deleted: file.view.deletion_vector_descriptor(),
+        };
+        inputs.push(Input { source, size: file.view.size().unsigned_abs(), live, deleted: file.deleted, first });
         first += moved;
     }
     let mut written = table.close(writer).await?;
@@ -222,7 +238,10 @@ pub(crate) async fn install(
             _ => None,
         };
         if let Some(output) = output {
-            let mut add = Add { data_change: false, ..output.clone() };
+            let sources: Vec<_> = rewritten.inputs.iter().map(|input| &input.source).collect();
+            let sources = serde_json::to_string(&sources).map_err(|error| failed(error.into()))?;
+            let tags = HashMap::from([(SOURCES.to_owned(), Some(sources))]);
+            let mut add = Add { data_change: false, tags: Some(tags), ..output.clone() };
             if !late.is_empty() {
                 let stats = add.stats.as_deref().map(vectors::loosen).transpose();
                 add.stats = stats.map_err(|error| failed(error.into()))?;
@@ -253,7 +272,7 @@ impl Rewritten {
         for input in &self.inputs {
             // A file is gone when all its rows are deleted, or when others have moved them: of this
             // place they are gone either way.
-            let Some(file) = by_path.get(input.path.as_str()) else {
+            let Some(file) = by_path.get(input.source.path.as_str()) else {
                 late.insert_range(input.first..input.first + input.live.len());
                 continue;
             };

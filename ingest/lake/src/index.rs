@@ -10,27 +10,36 @@
 //! found by the next look, and an index that is lost, old or damaged only costs the time to read key
 //! columns again.
 //!
+//! Files that are merged cost the index next to nothing: the new file says which it was made of, and
+//! the entries stay as they are (see [`moves`]).
+//!
 //! It is a cache on this machine's disk (fjall, an LSM tree), within a memory setting.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
 use deltalake::DeltaTable;
 use fjall::compaction::Leveled;
 use fjall::config::PartitioningPolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use roaring::{RoaringBitmap, RoaringTreemap};
 
+use crate::compact;
 use crate::error::BoxError;
 use crate::fold::{Origins, Outcome, Pending};
 use crate::keys::Key;
 use crate::search::{self, Found, KeyRows, Present, Wanted};
-use crate::vectors::DataFile;
+use crate::vectors::{self, DataFile};
 
 mod entry;
+mod moves;
 
 use entry::Entry;
+use moves::{Move, Moves};
 
 /// Where an index is kept, and what it may take.
 #[derive(Clone, Debug)]
@@ -51,7 +60,10 @@ const CHUNK: usize = 16 * 1024;
 const NEXT: &str = "/next";
 /// The name under which the form of the entries is kept, and the form that this version has.
 const FORM: &str = "/form";
-const THIS_FORM: &[u8] = b"2";
+const THIS_FORM: &[u8] = b"3";
+/// Fewer rows than these that move with one file are entered anew, so that what is kept of moves stays
+/// a small part of what is kept of rows.
+const LEAST_MOVED: u32 = if cfg!(test) { 3 } else { 1024 };
 
 /// Where the rows of one table's keys are.
 pub(crate) struct KeyIndex {
@@ -62,9 +74,15 @@ pub(crate) struct KeyIndex {
     keys: Keyspace,
     /// Path of a file -> its number, and whether all of it is entered.
     files: Keyspace,
+    /// Number of a file that was merged -> [`Move`].
+    moved: Keyspace,
     numbers: HashMap<String, Number>,
+    moves: Moves,
     next: u32,
 }
+
+/// How far reading keys is: rows that were read, of how many.
+pub type Reading<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
 
 /// The short name of a file within the index. It is never given to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +124,8 @@ impl KeyIndex {
     fn try_open(folder: &Path, memory: usize) -> Result<Self, BoxError> {
         std::fs::create_dir_all(folder)?;
         let bytes = (memory as u64).max(4 * LEAST_MEMORY);
-        let database = Database::builder(folder).cache_size(bytes / 2).worker_threads(1).open()?;
+        // One thread alone would leave full buffers in memory for as long as it merges files.
+        let database = Database::builder(folder).cache_size(bytes / 2).worker_threads(2).open()?;
         // All that the store reads comes through its cache. Of a table of a million keys that has its
         // filter in one block, each look reads a megabyte once the cache has not enough room for all of
         // them: it falls off a cliff. In parts, what neighbours need is a few kilobytes.
@@ -118,6 +137,7 @@ impl KeyIndex {
                 .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES)))
         };
         let (keys, files) = (database.keyspace("keys", sized)?, database.keyspace("files", sized)?);
+        let moved = database.keyspace("moves", sized)?;
         let form = files.get(FORM)?;
         if form.is_none() && files.is_empty()? {
             files.insert(FORM, THIS_FORM)?;
@@ -133,7 +153,13 @@ impl KeyIndex {
                 path => drop(numbers.insert(path.to_owned(), Number::decode(&value)?)),
             }
         }
-        Ok(Self { folder: folder.to_owned(), memory, database, keys, files, numbers, next })
+        let mut moves = Moves::default();
+        for guard in moved.iter() {
+            let (file, value) = guard.into_inner()?;
+            let file = file.as_ref().try_into().map_err(|_| "a damaged move")?;
+            moves.insert(u32::from_be_bytes(file), Move::decode(&value)?);
+        }
+        Ok(Self { folder: folder.to_owned(), memory, database, keys, files, moved, numbers, moves, next })
     }
 
     /// Finds the rows of the keys that are wanted. Truncations are not an index's business.
@@ -146,34 +172,111 @@ impl KeyIndex {
         live: &[DataFile],
         wanted: &Wanted<'_>,
     ) -> Result<Found, BoxError> {
-        self.catch_up(table, live, wanted.key).await?;
+        self.catch_up(table, live, wanted.key, &mut |_, _| {}).await?;
         self.look_up(table, live, wanted).await
     }
 
     /// Enters the live files that are not entered yet, and forgets those that are no more.
-    async fn catch_up(&mut self, table: &DeltaTable, live: &[DataFile], key: &[String]) -> Result<(), BoxError> {
-        let is_whole = |path: &str| self.numbers.get(path).is_some_and(|number| number.is_whole);
-        let missing: Vec<_> = live.iter().filter(|file| !is_whole(&file.view.path())).cloned().collect();
+    ///
+    /// # Errors
+    /// Where the index or a file cannot be read.
+    pub(crate) async fn catch_up(
+        &mut self,
+        table: &DeltaTable,
+        live: &[DataFile],
+        key: &[String],
+        reading: Reading<'_>,
+    ) -> Result<(), BoxError> {
+        let missing: Vec<_> = live.iter().filter(|file| !self.is_whole(&file.view.path())).cloned().collect();
+        let (mut read, total) = (0, missing.iter().filter_map(|file| file.view.num_records()).sum::<usize>() as u64);
         for file in &missing {
             let path = file.view.path().into_owned();
             let id = match self.numbers.get(&path) {
                 Some(begun) => begun.id,
                 None => self.begin(&path)?,
             };
-            let mut rows = search::key_rows(table, file, key, &[]).await?;
+            let rest = self.follow(table, file, id).await?;
+            let mut rows = search::key_rows(table, file, key, &[], rest.as_deref()).await?;
             while let Some(KeyRows { batch, keys, numbers }) = rows.next().await? {
                 let Origins { partition, position } = Origins::of(&batch)?;
                 let entry = |row: usize| (keys[row], numbers[row], partition.value(row), position.value(row));
                 let live = (0..keys.len()).filter(|row| !file.deleted.contains(u64::from(numbers[*row])));
                 self.enter(id, live.map(entry))?;
+                reading(read + u64::from(numbers.last().copied().unwrap_or_default()), total);
             }
+            read += file.view.num_records().unwrap_or_default() as u64;
             self.finish(path, id)?;
         }
-        let live: BTreeSet<_> = live.iter().map(|file| file.view.path().into_owned()).collect();
+        self.forget(live)
+    }
+
+    fn is_whole(&self, path: &str) -> bool {
+        self.numbers.get(path).is_some_and(|number| number.is_whole)
+    }
+
+    /// Learns where rows have moved to a file from others that are entered; says which of its rows are
+    /// to be entered all the same, where not all are.
+    async fn follow(
+        &mut self,
+        table: &DeltaTable,
+        file: &DataFile,
+        id: u32,
+    ) -> Result<Option<Vec<Range<u32>>>, BoxError> {
+        let Some(sources) = compact::sources(file) else { return Ok(None) };
+        if !sources.iter().all(|source| self.is_whole(&source.path)) {
+            return Ok(None);
+        }
+        let (mut moves, mut first) = (Vec::with_capacity(sources.len()), 0);
+        for source in sources {
+            let mut rows = RoaringBitmap::new();
+            rows.insert_range(0..source.rows);
+            if let Some(vector) = &source.deleted {
+                let Ok(deleted) = vectors::read(table, vector).await else {
+                    tracing::debug!(file = source.path, "a vector of a merged file is gone; its rows are read again");
+                    return Ok(None);
+                };
+                deleted.bitmaps().filter(|(high, _)| *high == 0).for_each(|(_, deleted)| rows -= deleted);
+            }
+            rows.optimize();
+            let Some(number) = self.numbers.get(&source.path) else { return Ok(None) };
+            let moved = Move { to: id, first, rows };
+            first += moved.len();
+            moves.extend(self.moves.extended(number.id, moved));
+        }
+        let (few, many): (Vec<_>, Vec<_>) = moves.into_iter().partition(|(_, moved)| moved.len() < LEAST_MOVED);
+        let mut batch = self.database.batch();
+        for (file, moved) in &many {
+            batch.insert(&self.moved, file.to_be_bytes(), moved.encode()?);
+        }
+        for (file, _) in &few {
+            batch.remove(&self.moved, file.to_be_bytes());
+        }
+        batch.commit()?;
+        let mut ranges: Vec<_> = few
+            .iter()
+            .filter(|(_, moved)| moved.len() > 0)
+            .map(|(_, moved)| moved.first..moved.first + moved.len())
+            .collect();
+        ranges.sort_unstable_by_key(|range| range.start);
+        few.iter().for_each(|(file, _)| self.moves.remove(*file));
+        many.into_iter().for_each(|(file, moved)| self.moves.insert(file, moved));
+        Ok(Some(ranges))
+    }
+
+    /// Forgets files that are not live any more.
+    fn forget(&mut self, live: &[DataFile]) -> Result<(), BoxError> {
+        let live: HashSet<_> = live.iter().map(|file| file.view.path().into_owned()).collect();
         let gone: Vec<_> = self.numbers.keys().filter(|path| !live.contains(*path)).cloned().collect();
         for path in gone {
-            self.files.remove(path.as_str())?;
-            self.numbers.remove(&path);
+            let mut batch = self.database.batch();
+            if let Some(number) = self.numbers.remove(&path) {
+                for file in self.moves.those_in(number.id) {
+                    batch.remove(&self.moved, file.to_be_bytes());
+                    self.moves.remove(file);
+                }
+            }
+            batch.remove(&self.files, path.as_str());
+            batch.commit()?;
         }
         Ok(())
     }
@@ -234,27 +337,32 @@ impl KeyIndex {
         // In the order of the tree, neighbours share what is read.
         let mut keys: Vec<_> = wanted.keys.iter().map(|(key, change)| (*key, *change)).collect();
         keys.sort_unstable_by_key(|(key, _)| *key);
-        let mut rows: HashMap<usize, roaring::RoaringTreemap> = HashMap::new();
-        let (mut found, mut needed) = (Found::default(), BTreeSet::new());
-        let no_values = Arc::new(RecordBatch::new_empty(arrow::datatypes::Schema::empty().into()));
+        let mut rows: HashMap<usize, RoaringTreemap> = HashMap::new();
+        // Of the rows whose values are wanted, by file: which row, and where it goes.
+        let mut valued: HashMap<usize, Vec<(u32, Key)>> = HashMap::new();
+        let mut found = Found::default();
+        let no_values = Arc::new(RecordBatch::new_empty(Schema::empty().into()));
         for (key, change) in keys {
             let Some(value) = self.keys.get(key.to_be_bytes())? else { continue };
             let entry = Entry::decode(&value)?;
-            let Some(index) = by_number.get(&entry.file) else { continue };
-            if live[*index].deleted.contains(u64::from(entry.row)) {
+            let Some((file, row)) = self.moves.place(entry.file, entry.row) else { continue };
+            let Some(index) = by_number.get(&file) else { continue };
+            if live[*index].deleted.contains(u64::from(row)) {
                 continue;
             }
-            needed.insert(*index);
             let is_newer = !entry.is_before(change);
             if !is_newer {
-                rows.entry(*index).or_default().insert(u64::from(entry.row));
+                rows.entry(*index).or_default().insert(u64::from(row));
                 found.partitions.push(entry.partition);
+            }
+            if wanted.valued.contains(&key) {
+                valued.entry(*index).or_default().push((row, key));
             }
             found.present.insert(key, Present { is_newer, values: (no_values.clone(), 0) });
         }
-        if !wanted.columns.is_empty() {
-            let files = needed.into_iter().map(|index| live[index].clone()).collect();
-            return search::search(table, files, wanted).await;
+        for (index, mut rows) in valued {
+            rows.sort_unstable();
+            search::values_of(table, &live[index], wanted.columns, &rows, &mut found.present).await?;
         }
         found.hits = rows.into_iter().map(|(index, rows)| (live[index].clone(), rows)).collect();
         Ok(found)

@@ -29,7 +29,7 @@ pub mod writer;
 pub use changes::changes_schema;
 pub use compact::Compacted;
 pub use error::LakeError;
-pub use index::IndexSettings;
+pub use index::{IndexSettings, Reading};
 pub use location::{Lake, TableKind, TableName};
 pub use maintain::Maintained;
 pub use progress::Progress;

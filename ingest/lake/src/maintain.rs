@@ -13,12 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use deltalake::protocol::checkpoints;
-use ruam_event::Mode;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::compact::{self, Compacted, MOST_APPEND_ROWS, MOST_UPSERT_ROWS};
+use crate::compact::{self, Compacted};
 use crate::error::LakeError;
 use crate::table::Table;
 use crate::vacuum::{self, Vacuumed};
@@ -52,22 +51,23 @@ impl Maintained {
     }
 }
 
-/// Merges files until the table is in order, or until it is to stop.
-async fn compact(table: &mut Table, stop: &AtomicBool) -> Result<Compacted, LakeError> {
-    let most_rows = if table.mode() == Mode::Upsert { MOST_UPSERT_ROWS } else { MOST_APPEND_ROWS };
-    let (mut cache, mut done) = (VectorCache::default(), Compacted::default());
-    loop {
-        table.refresh().await?;
-        let files = cache.files(table.delta()).await;
-        let files = files.map_err(|source| LakeError::table("compact", &table.name, source))?;
-        let chosen = compact::choose(&files, most_rows);
-        if chosen.is_empty() {
-            return Ok(done);
-        }
-        let Some(rewritten) = compact::rewrite(table, chosen, stop).await? else { return Ok(done) };
-        // Void: the table is too busy for now.
-        let Some(compacted) = compact::install(table, &mut cache, &rewritten).await? else { return Ok(done) };
-        done = done.and(compacted);
+/// Merges some files once; none where the table is in order, or it is to stop, or others are busy with
+/// the same files.
+async fn compact(
+    table: &mut Table,
+    cache: &mut VectorCache,
+    stop: &AtomicBool,
+) -> Result<Option<Compacted>, LakeError> {
+    table.refresh().await?;
+    let files = cache.files(table.delta()).await;
+    let files = files.map_err(|source| LakeError::table("compact", &table.name, source))?;
+    let chosen = compact::choose(&files);
+    if chosen.is_empty() {
+        return Ok(None);
+    }
+    match compact::rewrite(table, chosen, stop).await? {
+        Some(rewritten) => compact::install(table, cache, &rewritten).await,
+        None => Ok(None),
     }
 }
 
@@ -80,7 +80,10 @@ async fn vacuum(table: &Table, retention: Duration) -> Result<Vacuumed, LakeErro
 /// for the whole retention.
 pub(crate) async fn maintain(table: &Table, retention: Duration) -> Result<Maintained, LakeError> {
     let mut table = table.clone();
-    let compacted = compact(&mut table, &AtomicBool::new(false)).await?;
+    let (mut cache, mut compacted) = (VectorCache::default(), Compacted::default());
+    while let Some(more) = compact(&mut table, &mut cache, &AtomicBool::new(false)).await? {
+        compacted = compacted.and(more);
+    }
     let failed = |source| LakeError::table("write a checkpoint of", &table.name, source);
     checkpoints::create_checkpoint(table.delta(), None).await.map_err(failed)?;
     checkpoints::cleanup_metadata(table.delta(), None).await.map_err(failed)?;
@@ -104,12 +107,16 @@ impl Upkeep {
     }
 
     /// Begins work where some is due and nobody else in this process works, and tells what became of
-    /// the last. Returns at once.
-    pub(crate) async fn tend(&mut self, table: &Table, is_behind: bool) {
+    /// the last. Returns at once; says whether files have just been merged.
+    pub(crate) async fn tend(&mut self, table: &Table, is_behind: bool) -> bool {
+        let mut has_merged = false;
         if let Some(running) = self.running.take_if(|running| running.is_finished()) {
             match running.await {
                 Ok(Ok(Maintained { compacted, vacuumed })) => {
-                    if compacted.files_before > 0 {
+                    has_merged = compacted.files_before > 0;
+                    if has_merged {
+                        // There may be more to do at once.
+                        self.looked = 0;
                         tracing::info!(
                             table = %table.name, files = compacted.files_before, into = compacted.files_after,
                             bytes = compacted.bytes_before, into_bytes = compacted.bytes_after, deleted_rows = compacted.purged,
@@ -131,9 +138,9 @@ impl Upkeep {
         let is_worn = table.version() >= self.looked + if is_behind { COMMITS_BEHIND } else { COMMITS };
         let is_vacuum_due = self.vacuumed.elapsed() >= VACUUM_EVERY && !is_behind;
         if self.running.is_some() || !(is_worn || is_vacuum_due) {
-            return;
+            return has_merged;
         }
-        let Ok(permit) = TURN.try_acquire() else { return };
+        let Ok(permit) = TURN.try_acquire() else { return has_merged };
         self.looked = table.version();
         if is_vacuum_due {
             self.vacuumed = Instant::now();
@@ -143,11 +150,13 @@ impl Upkeep {
         self.running = Some(tokio::task::spawn_blocking(move || {
             let _permit = permit;
             runtime.block_on(async {
-                let compacted = compact(&mut table, &stop).await?;
+                // Once only: the writer is to learn of each merge before rows are moved on.
+                let compacted = compact(&mut table, &mut VectorCache::default(), &stop).await?.unwrap_or_default();
                 let vacuumed = if is_vacuum_due { vacuum(&table, retention).await? } else { Vacuumed::default() };
                 Ok(Maintained { compacted, vacuumed })
             })
         }));
+        has_merged
     }
 }
 

@@ -4,7 +4,8 @@
 //! hold, so that it is for what the [`index`](crate::index) does not know: all of a table for a
 //! truncation, one file that is not entered yet, or those few whose values are needed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
@@ -15,7 +16,7 @@ use deltalake::DeltaTable;
 use deltalake::logstore::parquet_reader::ParquetObjectReader;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection};
 use parquet::arrow::async_reader::ParquetRecordBatchStream;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
 use roaring::RoaringTreemap;
@@ -37,8 +38,9 @@ pub(crate) struct Wanted<'a> {
     pub keys: KeyMap<&'a str>,
     /// For each truncated partition the position up to which its rows are looked for as well.
     pub truncated: &'a BTreeMap<i32, String>,
-    /// The columns whose present values are wanted.
+    /// The columns whose present values are wanted, and the keys of which.
     pub columns: &'a [Field],
+    pub valued: &'a HashSet<Key>,
 }
 
 /// What was found.
@@ -108,23 +110,27 @@ impl KeyRowStream {
     }
 }
 
-/// Reads the rows of a file, deleted ones too: their keys, partitions and positions, and `columns`.
+/// Reads rows of a file, deleted ones too: their keys, partitions and positions, and `columns`; those
+/// of some ranges, or all.
 pub(crate) async fn key_rows(
     table: &DeltaTable,
     file: &DataFile,
     key: &[String],
     columns: &[Field],
+    ranges: Option<&[Range<u32>]>,
 ) -> Result<KeyRowStream, BoxError> {
     let names = key.iter().map(String::as_str).chain(["_partition", "_position"]);
     let names = names.chain(columns.iter().map(|field| field.name().as_str())).collect();
-    Ok(KeyRowStream { batches: rows(table, file, Some(names)).await?, key: key.to_vec() })
+    Ok(KeyRowStream { batches: rows(table, file, Some(names), ranges).await?, key: key.to_vec() })
 }
 
-/// Reads the rows of a file, deleted ones too, each with its [`ROW_NUMBER`]: some columns, or all.
+/// Reads rows of a file, deleted ones too, each with its [`ROW_NUMBER`]: some columns and ranges, or
+/// all.
 pub(crate) async fn rows(
     table: &DeltaTable,
     file: &DataFile,
     columns: Option<Vec<&str>>,
+    ranges: Option<&[Range<u32>]>,
 ) -> Result<ParquetRecordBatchStream<ParquetObjectReader>, BoxError> {
     let store = table.log_store().object_store(None);
     let reader = ParquetObjectReader::new(store, Path::from(file.view.path().as_ref()))
@@ -136,6 +142,11 @@ pub(crate) async fn rows(
         let projection = ProjectionMask::columns(builder.parquet_schema(), names);
         builder = builder.with_projection(projection);
     }
+    if let Some(ranges) = ranges {
+        let rows = builder.metadata().file_metadata().num_rows();
+        let ranges = ranges.iter().map(|range| range.start as usize..range.end as usize);
+        builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges, usize::try_from(rows)?));
+    }
     Ok(builder.with_batch_size(BATCH_ROWS).build()?)
 }
 
@@ -145,7 +156,7 @@ async fn search_file(
     wanted: &Wanted<'_>,
     found: &mut Found,
 ) -> Result<RoaringTreemap, BoxError> {
-    let mut stream = key_rows(table, file, wanted.key, wanted.columns).await?;
+    let mut stream = key_rows(table, file, wanted.key, wanted.columns, None).await?;
     let mut rows = RoaringTreemap::new();
     while let Some(batch) = stream.next().await? {
         search_batch(&batch, file, wanted, &mut rows, found)?;
@@ -188,6 +199,36 @@ fn search_batch(
         found.present.insert(key, Present { is_newer, values: (values.clone(), index as u32) });
     }
     Ok(())
+}
+
+/// Reads the values of some rows of a file, which are in order, and notes them with their keys.
+pub(crate) async fn values_of(
+    table: &DeltaTable,
+    file: &DataFile,
+    columns: &[Field],
+    wanted: &[(u32, Key)],
+    present: &mut KeyMap<Present>,
+) -> Result<(), BoxError> {
+    let ranges: Vec<_> = wanted.iter().map(|(row, _)| *row..row + 1).collect();
+    let names = columns.iter().map(|field| field.name().as_str()).collect();
+    let mut batches = rows(table, file, Some(names), Some(&ranges)).await?;
+    let mut wanted = wanted.iter();
+    while let Some(batch) = batches.try_next().await? {
+        let batch = plain(&batch)?;
+        let numbers: &Int64Array = fold::column(&batch, ROW_NUMBER)?;
+        let all = UInt32Array::from_iter_values(0..batch.num_rows() as u32);
+        let values = Arc::new(values(&batch, columns, &all)?);
+        for (index, number) in (0..).zip(numbers.values()) {
+            match wanted.next() {
+                Some((row, key)) if i64::from(*row) == *number => {
+                    let known = present.get_mut(key).ok_or("a row that nobody asked for")?;
+                    known.values = (values.clone(), index);
+                }
+                _ => return Err("other rows were read than those that were asked for".into()),
+            }
+        }
+    }
+    if wanted.next().is_some() { Err("a file has fewer rows than are known of it".into()) } else { Ok(()) }
 }
 
 /// Text under the one type that batches have; other writers of the format use others.

@@ -172,11 +172,6 @@ impl Table {
         self.delta.version().unwrap_or_default()
     }
 
-    /// What a change does to a row.
-    pub(crate) fn mode(&self) -> Mode {
-        self.definition.mode
-    }
-
     pub(crate) fn delta(&self) -> &DeltaTable {
         &self.delta
     }

@@ -7,8 +7,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use delta_kernel::DeltaResult;
 use delta_kernel::actions::deletion_vector::{DeletionVectorDescriptor as KernelDescriptor, DeletionVectorStorageType};
-use delta_kernel::actions::deletion_vector_writer::{KernelDeletionVector, StreamingDeletionVectorWriter};
+use delta_kernel::actions::deletion_vector_writer::{DeletionVector, StreamingDeletionVectorWriter};
 use deltalake::DeltaTable;
 use deltalake::kernel::{Action, Add, DeletionVectorDescriptor, LogicalFileView, StorageType};
 use object_store::path::Path;
@@ -52,7 +54,11 @@ impl VectorCache {
     }
 }
 
-async fn read(table: &DeltaTable, descriptor: &DeletionVectorDescriptor) -> Result<RoaringTreemap, BoxError> {
+/// Reads a vector.
+pub(crate) async fn read(
+    table: &DeltaTable,
+    descriptor: &DeletionVectorDescriptor,
+) -> Result<RoaringTreemap, BoxError> {
     let storage_type = match descriptor.storage_type {
         StorageType::UuidRelativePath => DeletionVectorStorageType::PersistedRelative,
         StorageType::Inline => DeletionVectorStorageType::Inline,
@@ -69,6 +75,13 @@ async fn read(table: &DeltaTable, descriptor: &DeletionVectorDescriptor) -> Resu
     Ok(tokio::task::spawn_blocking(move || kernel.read(engine.storage_handler(), &root)).await??)
 }
 
+/// A file as the log has it, with what it says of itself in tags.
+pub(crate) fn add_of(view: &LogicalFileView) -> Add {
+    // The way that is offered in its place, Arrow arrays, is not public.
+    #[expect(deprecated)]
+    view.add_action()
+}
+
 /// Writes the vectors of some files with further rows deleted; returns the actions that put them
 /// in force.
 pub(crate) async fn delete_rows(
@@ -81,22 +94,14 @@ pub(crate) async fn delete_rows(
         if deleted.len() != file.deleted.len() + rows.len() {
             return Err("a row that is deleted already was to be deleted again".into());
         }
-        let remove = file.view.remove_action(true);
-        let partition_values = remove.partition_values.clone().unwrap_or_default();
-        actions.push(Action::Remove(remove));
+        actions.push(Action::Remove(file.view.remove_action(true)));
         // A file of which nothing is left is removed for good.
         if file.view.num_records().is_some_and(|records| records as u64 == deleted.len()) {
             continue;
         }
-        adds.push(Add {
-            path: file.view.path().into_owned(),
-            partition_values,
-            size: file.view.size(),
-            modification_time: file.view.modification_time(),
-            data_change: true,
-            stats: file.view.stats().map(|stats| loosen(&stats)).transpose()?,
-            ..Add::default()
-        });
+        let add = add_of(&file.view);
+        let stats = add.stats.as_deref().map(loosen).transpose()?;
+        adds.push(Add { data_change: true, stats, deletion_vector: None, ..add });
         vectors.push(deleted);
     }
     let descriptors = write(table, vectors).await?;
@@ -118,9 +123,7 @@ pub(crate) async fn write(
     let (mut descriptors, mut bytes) = (Vec::with_capacity(vectors.len()), Vec::new());
     let mut writer = StreamingDeletionVectorWriter::new(&mut bytes);
     for rows in vectors {
-        let mut vector = KernelDeletionVector::new();
-        vector.add_deleted_row_indexes(rows.iter());
-        let written = writer.write_deletion_vector(vector)?;
+        let written = writer.write_deletion_vector(Rows(rows))?;
         descriptors.push(DeletionVectorDescriptor {
             storage_type: StorageType::UuidRelativePath,
             path_or_inline_dv: z85::encode(id.as_bytes()),
@@ -132,6 +135,28 @@ pub(crate) async fn write(
     writer.finalize()?;
     table.log_store().object_store(None).put(&Path::from(file_name(id)), PutPayload::from(bytes)).await?;
     Ok(descriptors)
+}
+
+/// The rows of a vector, for its writer.
+struct Rows(RoaringTreemap);
+
+impl DeletionVector for Rows {
+    type IndexIterator = roaring::treemap::IntoIter;
+
+    fn into_iter(self) -> Self::IndexIterator {
+        self.0.into_iter()
+    }
+
+    fn cardinality(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// As it is, rather than row by row into another.
+    fn serialize(self) -> DeltaResult<Bytes> {
+        let mut bytes = Vec::with_capacity(self.0.serialized_size());
+        self.0.serialize_into(&mut bytes).map_err(delta_kernel::Error::from)?;
+        Ok(bytes.into())
+    }
 }
 
 fn file_name(id: uuid::Uuid) -> String {

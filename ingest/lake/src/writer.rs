@@ -32,7 +32,7 @@ use ruam_event::{DatasetId, Mode, OffsetRange, Partition};
 use crate::changes::{change_rows, changes_schema};
 use crate::error::LakeError;
 use crate::fold::{Changes, Outcome, Pending};
-use crate::index::{IndexSettings, KeyIndex};
+use crate::index::{IndexSettings, KeyIndex, Reading};
 use crate::location::{Lake, TableKind, TableName};
 use crate::maintain::{Maintained, Upkeep, maintain};
 use crate::progress::Progress;
@@ -194,14 +194,40 @@ impl DatasetWriter {
 
     /// Looks after the work in the background; returns at once. To be called after commits, and now
     /// and then where there are none. Most of it waits while the caller is behind, reading a backlog.
-    pub async fn tend(&mut self, is_behind: bool) {
+    ///
+    /// # Errors
+    /// Where the table cannot be looked at.
+    pub async fn tend(&mut self, is_behind: bool) -> Result<(), LakeError> {
         let mut upkeep = std::mem::take(&mut self.upkeep);
+        let mut has_merged = false;
         for table in self.tables() {
             if let Some(upkeep) = upkeep.get_mut(&table.name.kind) {
-                upkeep.tend(table, is_behind).await;
+                has_merged |= upkeep.tend(table, is_behind).await && table.name.kind == TableKind::Rows;
             }
         }
         self.upkeep = upkeep;
+        // Now, rather than in the way of the next commit.
+        if has_merged { self.prepare(&mut |_, _| {}).await } else { Ok(()) }
+    }
+
+    /// Has the key index know all of the table, so that the next commit does not have to wait for it.
+    /// Nothing where it does; where it is lost, it is made anew from the table's keys.
+    ///
+    /// # Errors
+    /// Where the table cannot be looked at. One that has an index that cannot be used goes on without.
+    pub async fn prepare(&mut self, reading: Reading<'_>) -> Result<(), LakeError> {
+        if self.index.is_none() {
+            return Ok(());
+        }
+        self.look_anew().await?;
+        let Some(index) = &mut self.index else { return Ok(()) };
+        let files = self.vectors.files(self.rows.delta()).await;
+        let files = files.map_err(|source| LakeError::table("look at", &self.rows.name, source))?;
+        if let Err(error) = index.catch_up(self.rows.delta(), &files, &self.contract.key, reading).await {
+            tracing::warn!(%error, dataset = %self.contract.dataset, "the key index cannot be used; it is made anew");
+            self.index = self.index.take().and_then(KeyIndex::anew);
+        }
+        Ok(())
     }
 
     /// Does at once what is else done in the background, and says what it did for each table.
@@ -214,6 +240,19 @@ impl DatasetWriter {
             done.push((table.name.clone(), maintain(table, retention).await?));
         }
         Ok(done)
+    }
+
+    /// Looks at the table of rows as it is now. A commit is made on what was looked at, so that it has
+    /// to be where this writer's batches go on.
+    async fn look_anew(&mut self) -> Result<(), LakeError> {
+        if self.rows.refresh().await? {
+            for (partition, state) in &self.partitions {
+                if self.rows.progress(partition).await? != state.committed {
+                    return Err(self.superseded(format!("{partition} was read by another")));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Begins with these partitions at these offsets, and drops what waits.

@@ -1,9 +1,9 @@
 //! A topic full of events that nobody has read yet, and how long `ruam` takes to read it.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::time::{Duration, Instant};
 
+use crate::peak_mb;
 use anyhow::{Context, Result, ensure};
 use ruam_connectors::{Feed, Overrides};
 use ruam_event::{ChangeEvent, DatasetSpec, Partition};
@@ -129,12 +129,4 @@ impl Backlog {
         self.installation.succeed(&["verify"])?;
         Ok(Drained { events: self.events, peak_mb, time })
     }
-}
-
-/// The most memory that a process has had in use, as Linux knows it (`VmHWM`).
-fn peak_mb(process: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
-    let kilobytes: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
-    Ok(kilobytes * 1024 / 1_000_000)
 }

@@ -16,6 +16,8 @@ use crate::compact;
 use crate::fold::column;
 use crate::vacuum::vacuum;
 
+mod compaction;
+
 fn timestamp() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
@@ -553,82 +555,4 @@ async fn a_topic_that_was_recreated_stops_the_writer() {
         error.contains("it was deleted and created anew") && error.contains("ruam resume a.b --from beginning"),
         "{error}"
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn rows_that_are_deleted_while_they_are_moved_stay_deleted() {
-    let dir = tempfile::tempdir().unwrap();
-    let lake = lake(&dir);
-    let (mut writer, _) = open(&lake, Mode::Upsert, &[0]).await;
-    let mut model = Model::default();
-    let mut at = 0;
-    let mut commit = async |writer: &mut DatasetWriter, records: &[Record]| {
-        writer.write(batch(0, at, records)).await.unwrap();
-        writer.commit().await.unwrap();
-        model.apply(0, at, records);
-        at += records.len() as i64;
-        model.clone()
-    };
-    commit(&mut writer, &[put(1, 1), put(2, 2), put(3, 3)]).await;
-    commit(&mut writer, &[put(4, 4), Record::Delete(2)]).await;
-    let mut table = writer.rows.clone();
-    let mut cache = VectorCache::default();
-    let files = cache.files(table.delta()).await.unwrap();
-    let rewritten = compact::rewrite(&table, files, &AtomicBool::new(false)).await.unwrap().unwrap();
-    // A stale look at the table is what doubles it: these two rows move, and are replaced meanwhile.
-    let expected = commit(&mut writer, &[put(1, 10), Record::Delete(4)]).await;
-    let done = compact::install(&mut table, &mut cache, &rewritten).await.unwrap().unwrap();
-    assert_eq!((done.files_before, done.files_after, done.purged), (1, 1, 1), "the other file had lost all its rows");
-    assert_eq!(found(&lake, 0).await, expected);
-    // A second install of the same would double the table, too.
-    assert_eq!(compact::install(&mut table, &mut cache, &rewritten).await.unwrap(), None);
-    let expected = commit(&mut writer, &[put(3, 30), put(5, 5)]).await;
-    assert_eq!(found(&lake, 0).await, expected);
-    assert!(writer.index.is_some(), "the index went on");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn upkeep_merges_files_and_old_versions_stay_until_the_retention_is_over() {
-    for mode in [Mode::Append, Mode::Upsert] {
-        let dir = tempfile::tempdir().unwrap();
-        let lake = lake(&dir);
-        let (mut writer, _) = open(&lake, mode, &[0]).await;
-        let mut model = Model::default();
-        for round in 0..20_i64 {
-            let records = [put(round as u8, round), put(round as u8 + 1, round), Record::Bad];
-            writer.write(batch(0, round * 3, &records)).await.unwrap();
-            writer.commit().await.unwrap();
-            model.apply(0, round * 3, &records);
-        }
-        let count = "select count(*) as n from t";
-        let before = query(&lake, TableKind::Rows, count).await;
-        let hour = Duration::from_secs(3600);
-        let done = writer.maintain(hour).await.unwrap();
-        let kinds: Vec<_> = done.iter().map(|(name, _)| name.kind).collect();
-        assert_eq!(kinds, [TableKind::Rows, TableKind::Rejects, TableKind::Changes]);
-        for (name, Maintained { compacted, vacuumed }) in &done {
-            assert!(compacted.files_before >= 20 && compacted.files_after < 8, "{name}: {compacted:?}");
-            assert!(vacuumed.files == 0 && vacuumed.waiting >= 20, "{name}: {vacuumed:?}");
-        }
-        assert_eq!(query(&lake, TableKind::Rows, count).await, before);
-        // A version from before can be read until the files have waited long enough.
-        let name = TableName::new(&"a.b".parse().unwrap(), TableKind::Rows);
-        let mut old = lake.table(&name).await.unwrap();
-        old.load_version(10).await.unwrap();
-        let files: Vec<_> = old.get_file_uris().unwrap().collect();
-        let is_there = |uri: &String| Path::new(uri.trim_start_matches("file://")).exists();
-        assert!(files.iter().all(is_there), "{files:?}");
-        let later = vacuum(writer.rows.delta(), hour, SystemTime::now() + hour).await.unwrap();
-        assert!(later.files >= 20 && later.waiting == 0, "{later:?}");
-        assert!(!files.iter().any(is_there), "{files:?}");
-        assert_eq!(query(&lake, TableKind::Rows, count).await, before);
-        // The writer goes on, and an upsert finds its rows where they are now.
-        let records = [put(1, 99), put(40, 40)];
-        writer.write(batch(0, 60, &records)).await.unwrap();
-        writer.commit().await.unwrap();
-        model.apply(0, 60, &records);
-        if mode == Mode::Upsert {
-            assert_eq!(found(&lake, 0).await.rows, model.rows);
-        }
-    }
 }

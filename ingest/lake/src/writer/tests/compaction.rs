@@ -1,0 +1,150 @@
+//! Compaction and vacuum beside a writer: rows move, and stay what and how many they are.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_deleted_while_they_are_moved_stay_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let (mut writer, _) = open(&lake, Mode::Upsert, &[0]).await;
+    let mut model = Model::default();
+    let mut at = 0;
+    let mut commit = async |writer: &mut DatasetWriter, records: &[Record]| {
+        writer.write(batch(0, at, records)).await.unwrap();
+        writer.commit().await.unwrap();
+        model.apply(0, at, records);
+        at += records.len() as i64;
+        model.clone()
+    };
+    commit(&mut writer, &[put(1, 1), put(2, 2), put(3, 3)]).await;
+    commit(&mut writer, &[put(4, 4), Record::Delete(2)]).await;
+    let mut table = writer.rows.clone();
+    let mut cache = VectorCache::default();
+    let files = cache.files(table.delta()).await.unwrap();
+    let rewritten = compact::rewrite(&table, files, &AtomicBool::new(false)).await.unwrap().unwrap();
+    // A stale look at the table is what doubles it: these two rows move, and are replaced meanwhile.
+    let expected = commit(&mut writer, &[put(1, 10), Record::Delete(4)]).await;
+    let done = compact::install(&mut table, &mut cache, &rewritten).await.unwrap().unwrap();
+    assert_eq!((done.files_before, done.files_after, done.purged), (1, 1, 1), "the other file had lost all its rows");
+    assert_eq!(found(&lake, 0).await, expected);
+    // A second install of the same would double the table, too.
+    assert_eq!(compact::install(&mut table, &mut cache, &rewritten).await.unwrap(), None);
+    let expected = commit(&mut writer, &[put(3, 30), put(5, 5)]).await;
+    assert_eq!(found(&lake, 0).await, expected);
+    assert!(writer.index.is_some(), "the index went on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upkeep_merges_files_and_old_versions_stay_until_the_retention_is_over() {
+    for mode in [Mode::Append, Mode::Upsert] {
+        let dir = tempfile::tempdir().unwrap();
+        let lake = lake(&dir);
+        let (mut writer, _) = open(&lake, mode, &[0]).await;
+        let mut model = Model::default();
+        for round in 0..20_i64 {
+            let records = [put(round as u8, round), put(round as u8 + 1, round), Record::Bad];
+            writer.write(batch(0, round * 3, &records)).await.unwrap();
+            writer.commit().await.unwrap();
+            model.apply(0, round * 3, &records);
+        }
+        let count = "select count(*) as n from t";
+        let before = query(&lake, TableKind::Rows, count).await;
+        let hour = Duration::from_secs(3600);
+        let done = writer.maintain(hour).await.unwrap();
+        let kinds: Vec<_> = done.iter().map(|(name, _)| name.kind).collect();
+        assert_eq!(kinds, [TableKind::Rows, TableKind::Rejects, TableKind::Changes]);
+        for (name, Maintained { compacted, vacuumed }) in &done {
+            assert!(compacted.files_before >= 20 && compacted.files_after < 8, "{name}: {compacted:?}");
+            assert!(vacuumed.files == 0 && vacuumed.waiting >= 20, "{name}: {vacuumed:?}");
+        }
+        assert_eq!(query(&lake, TableKind::Rows, count).await, before);
+        // A version from before can be read until the files have waited long enough.
+        let name = TableName::new(&"a.b".parse().unwrap(), TableKind::Rows);
+        let mut old = lake.table(&name).await.unwrap();
+        old.load_version(10).await.unwrap();
+        let files: Vec<_> = old.get_file_uris().unwrap().collect();
+        let is_there = |uri: &String| Path::new(uri.trim_start_matches("file://")).exists();
+        assert!(files.iter().all(is_there), "{files:?}");
+        let later = vacuum(writer.rows.delta(), hour, SystemTime::now() + hour).await.unwrap();
+        assert!(later.files >= 20 && later.waiting == 0, "{later:?}");
+        assert!(!files.iter().any(is_there), "{files:?}");
+        assert_eq!(query(&lake, TableKind::Rows, count).await, before);
+        // The writer goes on, and an upsert finds its rows where they are now.
+        let records = [put(1, 99), put(40, 40)];
+        writer.write(batch(0, 60, &records)).await.unwrap();
+        writer.commit().await.unwrap();
+        model.apply(0, 60, &records);
+        if mode == Mode::Upsert {
+            assert_eq!(found(&lake, 0).await.rows, model.rows);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_follows_rows_that_moved_without_reading_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let (mut writer, _) = open(&lake, Mode::Upsert, &[0]).await;
+    let mut model = Model::default();
+    let mut at = 0;
+    let mut commit = async |writer: &mut DatasetWriter, records: &[Record]| {
+        writer.write(batch(0, at, records)).await.unwrap();
+        writer.commit().await.unwrap();
+        model.apply(0, at, records);
+        at += records.len() as i64;
+        model.clone()
+    };
+    let merge = async |writer: &DatasetWriter| {
+        let mut table = writer.rows.clone();
+        let mut cache = VectorCache::default();
+        table.refresh().await.unwrap();
+        let files = cache.files(table.delta()).await.unwrap();
+        let rewritten = compact::rewrite(&table, files, &AtomicBool::new(false)).await.unwrap().unwrap();
+        compact::install(&mut table, &mut cache, &rewritten).await.unwrap().unwrap()
+    };
+    let prepare = async |writer: &mut DatasetWriter| {
+        let mut read = 0;
+        writer.prepare(&mut |rows, _| read = rows).await.unwrap();
+        read
+    };
+    let puts = |keys: std::ops::Range<u8>, value: i64| keys.map(|key| put(key, value)).collect::<Vec<_>>();
+    commit(&mut writer, &puts(0..6, 1)).await;
+    commit(&mut writer, &puts(6..12, 2)).await;
+    assert_eq!(merge(&writer).await.files_before, 2);
+    assert_eq!(prepare(&mut writer).await, 0, "each file moved as a whole");
+    let expected = commit(&mut writer, &[put(1, 10), Record::Delete(7), Record::Touch(8)]).await;
+    assert_eq!(found(&lake, 0).await, expected);
+    // Moved once more, together with what was replaced in the meantime.
+    assert_eq!(merge(&writer).await.files_before, 2);
+    assert!(prepare(&mut writer).await > 0, "few rows are entered anew");
+    let expected = commit(&mut writer, &[put(2, 20), put(9, 90), put(1, 11), Record::Touch(10)]).await;
+    assert_eq!(found(&lake, 0).await, expected);
+    // The moves outlive the process.
+    merge(&writer).await;
+    prepare(&mut writer).await;
+    drop(writer);
+    let (mut writer, _) = open(&lake, Mode::Upsert, &[0]).await;
+    assert_eq!(prepare(&mut writer).await, 0);
+    let expected = commit(&mut writer, &puts(0..12, 5)).await;
+    assert_eq!(found(&lake, 0).await, expected);
+    // A compaction that the index did not see in time is read.
+    merge(&writer).await;
+    merge(&writer).await;
+    assert!(prepare(&mut writer).await > 0);
+    let expected = commit(&mut writer, &[put(3, 6), Record::Delete(4)]).await;
+    assert_eq!(found(&lake, 0).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn looking_anew_does_not_take_another_writers_commit_for_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let ((mut first, _), (mut second, _)) =
+        (open(&lake, Mode::Upsert, &[0]).await, open(&lake, Mode::Upsert, &[0]).await);
+    for writer in [&mut first, &mut second] {
+        writer.write(batch(0, 0, &[put(1, 1), put(2, 2)])).await.unwrap();
+    }
+    second.commit().await.unwrap();
+    let error = first.prepare(&mut |_, _| {}).await.unwrap_err();
+    assert!(matches!(error, LakeError::Superseded { .. }), "{error}");
+}
