@@ -334,15 +334,13 @@ impl KeyIndex {
             .enumerate()
             .filter_map(|(index, file)| Some((self.numbers.get(file.view.path().as_ref())?.id, index)))
             .collect();
-        // In the order of the tree, neighbours share what is read.
-        let mut keys: Vec<_> = wanted.keys.iter().map(|(key, change)| (*key, *change)).collect();
-        keys.sort_unstable_by_key(|(key, _)| *key);
         let mut rows: HashMap<usize, RoaringTreemap> = HashMap::new();
         // Of the rows whose values are wanted, by file: which row, and where it goes.
         let mut valued: HashMap<usize, Vec<(u32, Key)>> = HashMap::new();
         let mut found = Found::default();
         let no_values = Arc::new(RecordBatch::new_empty(Schema::empty().into()));
-        for (key, change) in keys {
+        // In the order of the tree, so that neighbours share what is read.
+        for (key, change) in &wanted.keys {
             let Some(value) = self.keys.get(key.to_be_bytes())? else { continue };
             let entry = Entry::decode(&value)?;
             let Some((file, row)) = self.moves.place(entry.file, entry.row) else { continue };
@@ -355,10 +353,13 @@ impl KeyIndex {
                 rows.entry(*index).or_default().insert(u64::from(row));
                 found.partitions.push(entry.partition);
             }
-            if wanted.valued.contains(&key) {
-                valued.entry(*index).or_default().push((row, key));
+            let is_valued = wanted.valued.contains(key);
+            if is_valued {
+                valued.entry(*index).or_default().push((row, *key));
             }
-            found.present.insert(key, Present { is_newer, values: (no_values.clone(), 0) });
+            if is_valued || is_newer {
+                found.present.insert(*key, Present { is_newer, values: (no_values.clone(), 0) });
+            }
         }
         for (index, mut rows) in valued {
             rows.sort_unstable();

@@ -34,13 +34,21 @@ const BATCH_ROWS: usize = 64 * 1024;
 pub(crate) struct Wanted<'a> {
     /// The key columns.
     pub key: &'a [String],
-    /// The keys, each with the position of the change that looks for it.
-    pub keys: KeyMap<&'a str>,
+    /// The keys in their order, each with the position of the change that looks for it.
+    pub keys: Vec<(Key, &'a str)>,
     /// For each truncated partition the position up to which its rows are looked for as well.
     pub truncated: &'a BTreeMap<i32, String>,
     /// The columns whose present values are wanted, and the keys of which.
     pub columns: &'a [Field],
     pub valued: &'a HashSet<Key>,
+}
+
+impl Wanted<'_> {
+    /// The position of the change of a key, if there is one.
+    fn change(&self, key: Key) -> Option<&str> {
+        let index = self.keys.binary_search_by_key(&key, |(key, _)| *key).ok()?;
+        Some(self.keys[index].1)
+    }
 }
 
 /// What was found.
@@ -50,7 +58,7 @@ pub(crate) struct Found {
     pub hits: Vec<(DataFile, RoaringTreemap)>,
     /// The partition of each row to delete.
     pub partitions: Vec<i32>,
-    /// For each key that has a row: the values wanted, and whether the row is as new as the change.
+    /// For each key with a row of which values are wanted, or that is as new as the change: both.
     pub present: KeyMap<Present>,
 }
 
@@ -180,13 +188,13 @@ fn search_batch(
         }
         let (partition, position) = (origins.partition.value(row), origins.position.value(row));
         let is_truncated = wanted.truncated.get(&partition).is_some_and(|until| position <= until.as_str());
-        let change = wanted.keys.get(&keys[row]);
-        let is_replaced = change.is_some_and(|change| *change > position);
+        let change = wanted.change(keys[row]);
+        let is_replaced = change.is_some_and(|change| change > position);
         if is_truncated || is_replaced {
             rows.insert(number);
             found.partitions.push(partition);
         }
-        if change.is_some() && !is_truncated {
+        if change.is_some() && !is_truncated && (!is_replaced || wanted.valued.contains(&keys[row])) {
             taken.push((row as u32, keys[row], !is_replaced));
         }
     }

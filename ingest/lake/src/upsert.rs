@@ -51,13 +51,10 @@ pub(crate) async fn plan(
     let columns = wanted_columns(changes, &folded);
     let is_of_table = |outcome: &&Outcome| outcome.elsewhere.iter().any(|(_, source)| *source == Source::Table);
     let valued = folded.outcomes.iter().filter(is_of_table).map(|outcome| changes.key(outcome.row)).collect();
-    let wanted = Wanted {
-        key,
-        keys: folded.outcomes.iter().map(|outcome| (changes.key(outcome.row), changes.position(outcome.row))).collect(),
-        truncated: &folded.truncated,
-        columns: &columns,
-        valued: &valued,
-    };
+    let change = |outcome: &Outcome| (changes.key(outcome.row), changes.position(outcome.row));
+    let mut keys: Vec<_> = folded.outcomes.iter().map(change).collect();
+    keys.sort_unstable_by_key(|(key, _)| *key);
+    let wanted = Wanted { key, keys, truncated: &folded.truncated, columns: &columns, valued: &valued };
     let by_index = match index {
         Some(index) if folded.truncated.is_empty() => Some(index.find(table.delta(), &files, &wanted).await),
         _ => None,
