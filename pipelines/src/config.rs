@@ -143,7 +143,7 @@ impl Default for WorkerSection {
             commit_records: 500_000,
             commit_mb: 128,
             prefetch_mb: 16,
-            index_mb: 32,
+            index_mb: 8,
             retention_hours: 7 * 24,
         }
     }

@@ -13,7 +13,9 @@
 //! Files that are merged cost the index next to nothing: the new file says which it was made of, and
 //! the entries stay as they are (see [`moves`]).
 //!
-//! It is a cache on this machine's disk (fjall, an LSM tree), within a memory setting.
+//! It is a cache on this machine's disk. Keys lie in [`pages`] of a file, what is known of files in a
+//! small store beside it (fjall). It takes a few megabytes of memory, whatever the table's size, and a
+//! bit or so for each row that was merged.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -23,9 +25,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use deltalake::DeltaTable;
-use fjall::compaction::Leveled;
-use fjall::config::PartitioningPolicy;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use roaring::{RoaringBitmap, RoaringTreemap};
 
 use crate::compact;
@@ -37,9 +37,11 @@ use crate::vectors::{self, DataFile};
 
 mod entry;
 mod moves;
+mod pages;
 
 use entry::Entry;
 use moves::{Move, Moves};
+use pages::{Looked, Page, Pages};
 
 /// Where an index is kept, and what it may take.
 #[derive(Clone, Debug)]
@@ -51,16 +53,17 @@ pub struct IndexSettings {
 }
 
 /// The least memory that makes sense for the store's buffers.
-const LEAST_MEMORY: u64 = 8 << 20;
-/// The size of the store's files: the smaller, the less is rewritten when some of them are merged.
-const TABLE_BYTES: u64 = 16 << 20;
-/// How many entries are written at once.
-const CHUNK: usize = 16 * 1024;
+const LEAST_MEMORY: u64 = 4 << 20;
+/// How many rows that were read are entered at once: together they share pages.
+const CHUNK: usize = 256 * 1024;
 /// The name under which the next file's number is kept among the files; paths of files are relative.
 const NEXT: &str = "/next";
 /// The name under which the form of the entries is kept, and the form that this version has.
 const FORM: &str = "/form";
-const THIS_FORM: &[u8] = b"3";
+const THIS_FORM: &[u8] = b"4";
+/// The name under which it is kept in which run of the machine the index is in use, or [`CLOSED`].
+const IN_USE: &str = "/in-use";
+const CLOSED: &[u8] = b"closed";
 /// Fewer rows than these that move with one file are entered anew, so that what is kept of moves stays
 /// a small part of what is kept of rows.
 const LEAST_MOVED: u32 = if cfg!(test) { 3 } else { 1024 };
@@ -70,8 +73,9 @@ pub(crate) struct KeyIndex {
     folder: PathBuf,
     memory: usize,
     database: Database,
-    /// [`Key`] -> [`Entry`].
-    keys: Keyspace,
+    pages: Pages,
+    /// [`Key`] -> [`Entry`], of those for which their page has no room.
+    spilled: Keyspace,
     /// Path of a file -> its number, and whether all of it is entered.
     files: Keyspace,
     /// Number of a file that was merged -> [`Move`].
@@ -109,7 +113,8 @@ impl KeyIndex {
 
     /// The index without what it knows, after it could not be used; none where that fails, too.
     pub(crate) fn anew(self) -> Option<Self> {
-        let Self { folder, memory, .. } = self;
+        let (folder, memory) = (self.folder.clone(), self.memory);
+        drop(self);
         let warn = |error| tracing::warn!(%error, folder = %folder.display(), "no key index; the table is searched");
         Self::open_empty(&folder, memory).map_err(warn).ok()
     }
@@ -123,32 +128,32 @@ impl KeyIndex {
 
     fn try_open(folder: &Path, memory: usize) -> Result<Self, BoxError> {
         std::fs::create_dir_all(folder)?;
-        let bytes = (memory as u64).max(4 * LEAST_MEMORY);
-        // One thread alone would leave full buffers in memory for as long as it merges files.
-        let database = Database::builder(folder).cache_size(bytes / 2).worker_threads(2).open()?;
-        // All that the store reads comes through its cache. Of a table of a million keys that has its
-        // filter in one block, each look reads a megabyte once the cache has not enough room for all of
-        // them: it falls off a cliff. In parts, what neighbours need is a few kilobytes.
-        let sized = || {
-            KeyspaceCreateOptions::default()
-                .max_memtable_size(bytes / 8)
-                .filter_block_partitioning_policy(PartitioningPolicy::all(true))
-                .index_block_partitioning_policy(PartitioningPolicy::all(true))
-                .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES)))
-        };
-        let (keys, files) = (database.keyspace("keys", sized)?, database.keyspace("files", sized)?);
-        let moved = database.keyspace("moves", sized)?;
+        let bytes = (memory as u64).max(LEAST_MEMORY);
+        let database = Database::builder(folder).cache_size(bytes / 2).worker_threads(1).open()?;
+        let sized = || KeyspaceCreateOptions::default().max_memtable_size(bytes / 8);
+        let (files, moved) = (database.keyspace("files", sized)?, database.keyspace("moves", sized)?);
+        let spilled = database.keyspace("spilled", sized)?;
         let form = files.get(FORM)?;
         if form.is_none() && files.is_empty()? {
             files.insert(FORM, THIS_FORM)?;
         } else if form.is_none_or(|form| *form != *THIS_FORM) {
             return Err("it is of another version".into());
         }
+        // What the system had not written when it went down is lost, and nobody can say what that was.
+        let this_run = machine_run();
+        match files.get(IN_USE)? {
+            Some(run) if *run != *CLOSED && Some(run.as_ref()) != this_run.as_deref().map(str::as_bytes) => {
+                return Err("the machine stopped while it was in use".into());
+            }
+            _ => files.insert(IN_USE, this_run.as_deref().unwrap_or("unknown"))?,
+        }
+        database.persist(PersistMode::SyncAll)?;
+        let pages = Pages::open(&folder.join("keys.pages"))?;
         let (mut numbers, mut next) = (HashMap::new(), 0);
         for guard in files.iter() {
             let (path, value) = guard.into_inner()?;
             match std::str::from_utf8(&path)? {
-                FORM => {}
+                FORM | IN_USE => {}
                 NEXT => next = Number::decode(&value)?.id,
                 path => drop(numbers.insert(path.to_owned(), Number::decode(&value)?)),
             }
@@ -159,7 +164,8 @@ impl KeyIndex {
             let file = file.as_ref().try_into().map_err(|_| "a damaged move")?;
             moves.insert(u32::from_be_bytes(file), Move::decode(&value)?);
         }
-        Ok(Self { folder: folder.to_owned(), memory, database, keys, files, moved, numbers, moves, next })
+        let folder = folder.to_owned();
+        Ok(Self { folder, memory, database, pages, spilled, files, moved, numbers, moves, next })
     }
 
     /// Finds the rows of the keys that are wanted. Truncations are not an index's business.
@@ -197,13 +203,21 @@ impl KeyIndex {
             };
             let rest = self.follow(table, file, id).await?;
             let mut rows = search::key_rows(table, file, key, &[], rest.as_deref()).await?;
+            let mut entries = Vec::new();
             while let Some(KeyRows { batch, keys, numbers }) = rows.next().await? {
                 let Origins { partition, position } = Origins::of(&batch)?;
-                let entry = |row: usize| (keys[row], numbers[row], partition.value(row), position.value(row));
                 let live = (0..keys.len()).filter(|row| !file.deleted.contains(u64::from(numbers[*row])));
-                self.enter(id, live.map(entry))?;
+                entries.extend(
+                    live.map(|row| {
+                        (keys[row], Entry::new(id, numbers[row], partition.value(row), position.value(row)))
+                    }),
+                );
+                if entries.len() >= CHUNK {
+                    self.enter(std::mem::take(&mut entries))?;
+                }
                 reading(read + u64::from(numbers.last().copied().unwrap_or_default()), total);
             }
+            self.enter(entries)?;
             read += file.view.num_records().unwrap_or_default() as u64;
             self.finish(path, id)?;
         }
@@ -285,9 +299,9 @@ impl KeyIndex {
     pub(crate) fn committed(&mut self, path: String, changes: &Pending, rows: &[Outcome]) -> Result<(), BoxError> {
         let id = self.begin(&path)?;
         let entry = |(number, Outcome { row, .. }): (u32, &Outcome)| {
-            (changes.key(*row), number, changes.partition(*row), changes.position(*row))
+            (changes.key(*row), Entry::new(id, number, changes.partition(*row), changes.position(*row)))
         };
-        self.enter(id, (0..).zip(rows).map(entry))?;
+        self.enter((0..).zip(rows).map(entry).collect())?;
         self.finish(path, id)
     }
 
@@ -299,6 +313,8 @@ impl KeyIndex {
         batch.insert(&self.files, NEXT, Number { id: self.next, is_whole: true }.encode());
         batch.insert(&self.files, path, Number { id, is_whole: false }.encode());
         batch.commit()?;
+        // Out of this process: a number that is forgotten would be given to another file.
+        self.database.persist(PersistMode::Buffer)?;
         self.numbers.insert(path.to_owned(), Number { id, is_whole: false });
         Ok(id)
     }
@@ -310,22 +326,28 @@ impl KeyIndex {
         Ok(())
     }
 
-    /// Enters rows of a file: the key, number in the file, partition and position of each.
-    fn enter<'a>(&self, file: u32, rows: impl Iterator<Item = (Key, u32, i32, &'a str)>) -> Result<(), BoxError> {
-        let entry = |(key, number, partition, position)| (key, Entry::new(file, number, partition, position));
-        let mut entries: Vec<_> = rows.map(entry).collect();
-        // In the order of the tree, neighbours share the way to their place.
-        entries.sort_unstable_by_key(|(key, _)| *key);
-        let mut value = Vec::new();
-        for chunk in entries.chunks(CHUNK) {
+    fn enter(&mut self, entries: Vec<(Key, Entry)>) -> Result<(), BoxError> {
+        let spilled = self.pages.enter(entries)?;
+        if !spilled.is_empty() {
             let mut batch = self.database.batch();
-            for (key, entry) in chunk {
-                entry.encode(&mut value);
-                batch.insert(&self.keys, key.to_be_bytes(), value.as_slice());
+            for (key, entry) in spilled {
+                batch.insert(&self.spilled, key.to_le_bytes(), entry.encode());
             }
             batch.commit()?;
         }
         Ok(())
+    }
+
+    /// The last entry of a key.
+    fn entry(&self, key: Key, page: &mut Option<(u64, Page)>) -> Result<Option<Entry>, BoxError> {
+        Ok(match self.pages.look_up(key, page)? {
+            Looked::Found(entry) => Some(entry),
+            Looked::Nowhere => None,
+            Looked::Elsewhere => match self.spilled.get(key.to_le_bytes())? {
+                Some(entry) => Some(Entry::decode(entry.as_ref().try_into().map_err(|_| "a damaged entry of a key")?)),
+                None => None,
+            },
+        })
     }
 
     async fn look_up(&self, table: &DeltaTable, live: &[DataFile], wanted: &Wanted<'_>) -> Result<Found, BoxError> {
@@ -339,10 +361,9 @@ impl KeyIndex {
         let mut valued: HashMap<usize, Vec<(u32, Key)>> = HashMap::new();
         let mut found = Found::default();
         let no_values = Arc::new(RecordBatch::new_empty(Schema::empty().into()));
-        // In the order of the tree, so that neighbours share what is read.
+        let mut page = None;
         for (key, change) in &wanted.keys {
-            let Some(value) = self.keys.get(key.to_be_bytes())? else { continue };
-            let entry = Entry::decode(&value)?;
+            let Some(entry) = self.entry(*key, &mut page)? else { continue };
             let Some((file, row)) = self.moves.place(entry.file, entry.row) else { continue };
             let Some(index) = by_number.get(&file) else { continue };
             if live[*index].deleted.contains(u64::from(row)) {
@@ -368,6 +389,23 @@ impl KeyIndex {
         found.hits = rows.into_iter().map(|(index, rows)| (live[index].clone(), rows)).collect();
         Ok(found)
     }
+}
+
+impl Drop for KeyIndex {
+    fn drop(&mut self) {
+        let closed = self.pages.sync().map_err(BoxError::from).and_then(|()| {
+            self.files.insert(IN_USE, CLOSED)?;
+            Ok(self.database.persist(PersistMode::SyncAll)?)
+        });
+        if let Err(error) = closed {
+            tracing::debug!(%error, folder = %self.folder.display(), "a key index was not closed");
+        }
+    }
+}
+
+/// Names this run of the machine, where the system does.
+fn machine_run() -> Option<String> {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()
 }
 
 impl Number {

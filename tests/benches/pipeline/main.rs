@@ -57,9 +57,12 @@ fn main() -> ExitCode {
     }
 }
 
+/// Measures and prints a part; says whether its promises were kept.
+type Part = fn() -> Result<bool>;
+
 /// Names the part that a process is to measure.
 const PART: &str = "RUAM_BENCH_PART";
-const PARTS: [(&str, fn() -> Result<bool>); 4] = [
+const PARTS: [(&str, Part); 4] = [
     ("speed", measure_speed),
     ("memory", measure_memory),
     ("freshness", measure_freshness),

@@ -18,7 +18,7 @@ use ruam_transform::{origin, reject};
 /// The records that the worker hands over at a time.
 const BATCH_ROWS: usize = 16 * 1024;
 /// As the worker has it where nothing else is set.
-const INDEX_BYTES: usize = 32 << 20;
+const INDEX_BYTES: usize = 8 << 20;
 const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The columns that tell one person from another.
