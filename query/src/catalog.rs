@@ -24,9 +24,10 @@ use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::functions_window::expr_fn::lead;
 use datafusion::logical_expr::{ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, col, lit};
 use deltalake::DeltaTable;
-use ruam_lake::{Lake, LakeError, TableKind, TableName};
+use ruam_lake::{Lake, LakeError, LiveFiles, TableKind, TableName};
 
 use crate::engine::QueryDataset;
+use crate::scan::LakeTable;
 
 /// The catalog's name, which is also the name of the database that PostgreSQL's clients connect to.
 pub(crate) const CATALOG: &str = "ruam";
@@ -35,9 +36,29 @@ pub(crate) const CATALOG: &str = "ruam";
 #[derive(Debug)]
 pub(crate) struct Tables {
     lake: Lake,
-    known: tokio::sync::Mutex<HashMap<TableName, DeltaTable>>,
+    known: tokio::sync::Mutex<HashMap<TableName, Known>>,
     /// With a pinned catalog, the version that each table was first looked at in.
     pinned: Option<Mutex<BTreeMap<TableName, u64>>>,
+}
+
+/// A table that has been looked at.
+#[derive(Debug)]
+struct Known {
+    table: DeltaTable,
+    files: LiveFiles,
+}
+
+impl Known {
+    /// The table to scan, as it is now known.
+    async fn provider(&mut self, name: &TableName) -> Result<Arc<dyn TableProvider>> {
+        let external = |error| DataFusionError::External(Box::new(error));
+        if !LakeTable::is_plain(&self.table) {
+            let provider = self.table.table_provider().await;
+            return provider.map_err(|error| DataFusionError::External(Box::new(error)));
+        }
+        let files = self.files.of(name, &self.table).await.map_err(external)?;
+        Ok(Arc::new(LakeTable::new(self.table.clone(), files)?))
+    }
 }
 
 impl Tables {
@@ -51,40 +72,32 @@ impl Tables {
         pinned.unwrap_or_default()
     }
 
-    async fn open(&self, name: &TableName) -> Result<Option<DeltaTable>, LakeError> {
+    /// A table to scan; empty where nothing has been written to it.
+    async fn provider(&self, name: &TableName, schema: &SchemaRef) -> Result<Arc<dyn TableProvider>> {
+        let external = |error: LakeError| DataFusionError::External(Box::new(error));
         let mut known = self.known.lock().await;
-        if let (Some(table), None) = (known.get_mut(name), &self.pinned)
+        if let (Some(Known { table, .. }), None) = (known.get_mut(name), &self.pinned)
             && table.update_incremental(None).await.is_err()
         {
             // It may have been replaced as a whole; then it is opened anew.
             known.remove(name);
         }
-        if let Some(table) = known.get(name) {
-            return Ok(Some(table.clone()));
+        if let Some(known) = known.get_mut(name) {
+            return known.provider(name).await;
         }
         let table = match self.lake.table(name).await {
             Ok(table) => table,
-            Err(LakeError::Missing { .. }) => return Ok(None),
-            Err(error) => return Err(error),
+            Err(LakeError::Missing { .. }) => {
+                return Ok(Arc::new(MemTable::try_new(schema.clone(), vec![Vec::new()])?));
+            }
+            Err(error) => return Err(external(error)),
         };
         if let Some(pinned) = &self.pinned {
             let version = table.version().unwrap_or_default();
             pinned.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), version);
         }
-        known.insert(name.clone(), table.clone());
-        Ok(Some(table))
-    }
-
-    /// A table to scan; empty where nothing has been written to it.
-    async fn provider(&self, name: &TableName, schema: &SchemaRef) -> Result<Arc<dyn TableProvider>> {
-        let opened = self.open(name).await.map_err(|error| DataFusionError::External(Box::new(error)))?;
-        match opened {
-            Some(table) => {
-                let provider = table.table_provider().await;
-                provider.map_err(|error| DataFusionError::External(Box::new(error)))
-            }
-            None => Ok(Arc::new(MemTable::try_new(schema.clone(), vec![Vec::new()])?)),
-        }
+        let opened = known.entry(name.clone()).insert_entry(Known { table, files: LiveFiles::default() });
+        opened.into_mut().provider(name).await
     }
 }
 

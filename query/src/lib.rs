@@ -13,6 +13,7 @@ mod error;
 pub mod extract;
 pub mod format;
 pub mod pg;
+mod scan;
 
 pub use engine::{Engine, EngineSettings, Pinned, QueryDataset};
 pub use error::QueryError;

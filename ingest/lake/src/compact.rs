@@ -245,7 +245,8 @@ pub(crate) async fn install(
             if !late.is_empty() {
                 let stats = add.stats.as_deref().map(vectors::loosen).transpose();
                 add.stats = stats.map_err(|error| failed(error.into()))?;
-                add.deletion_vector = vectors::write(table.delta(), vec![late.clone()]).await.map_err(failed)?.pop();
+                add.deletion_vector =
+                    vectors::write(table.delta(), &[Arc::new(late.clone())]).await.map_err(failed)?.pop();
             }
             actions.push(Action::Add(add));
         }

@@ -31,7 +31,7 @@ use roaring::{RoaringBitmap, RoaringTreemap};
 use crate::compact;
 use crate::error::BoxError;
 use crate::fold::{Origins, Outcome, Pending};
-use crate::keys::Key;
+use crate::keys::{Key, KeyMap};
 use crate::search::{self, Found, KeyRows, Present, Wanted};
 use crate::vectors::{self, DataFile};
 
@@ -41,7 +41,7 @@ mod pages;
 
 use entry::Entry;
 use moves::{Move, Moves};
-use pages::{Looked, Page, Pages};
+use pages::{Looked, Pages, Place};
 
 /// Where an index is kept, and what it may take.
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ const CHUNK: usize = 256 * 1024;
 const NEXT: &str = "/next";
 /// The name under which the form of the entries is kept, and the form that this version has.
 const FORM: &str = "/form";
-const THIS_FORM: &[u8] = b"4";
+const THIS_FORM: &[u8] = b"5";
 /// The name under which it is kept in which run of the machine the index is in use, or [`CLOSED`].
 const IN_USE: &str = "/in-use";
 const CLOSED: &[u8] = b"closed";
@@ -82,6 +82,8 @@ pub(crate) struct KeyIndex {
     moved: Keyspace,
     numbers: HashMap<String, Number>,
     moves: Moves,
+    /// Where the entries are of the keys that were looked for last.
+    known: KeyMap<Place>,
     next: u32,
 }
 
@@ -164,8 +166,8 @@ impl KeyIndex {
             let file = file.as_ref().try_into().map_err(|_| "a damaged move")?;
             moves.insert(u32::from_be_bytes(file), Move::decode(&value)?);
         }
-        let folder = folder.to_owned();
-        Ok(Self { folder, memory, database, pages, spilled, files, moved, numbers, moves, next })
+        let (folder, known) = (folder.to_owned(), KeyMap::default());
+        Ok(Self { folder, memory, database, pages, spilled, files, moved, numbers, moves, known, next })
     }
 
     /// Finds the rows of the keys that are wanted. Truncations are not an index's business.
@@ -327,7 +329,7 @@ impl KeyIndex {
     }
 
     fn enter(&mut self, entries: Vec<(Key, Entry)>) -> Result<(), BoxError> {
-        let spilled = self.pages.enter(entries)?;
+        let spilled = self.pages.enter(entries, &std::mem::take(&mut self.known))?;
         if !spilled.is_empty() {
             let mut batch = self.database.batch();
             for (key, entry) in spilled {
@@ -338,19 +340,29 @@ impl KeyIndex {
         Ok(())
     }
 
-    /// The last entry of a key.
-    fn entry(&self, key: Key, page: &mut Option<(u64, Page)>) -> Result<Option<Entry>, BoxError> {
-        Ok(match self.pages.look_up(key, page)? {
-            Looked::Found(entry) => Some(entry),
-            Looked::Nowhere => None,
-            Looked::Elsewhere => match self.spilled.get(key.to_le_bytes())? {
-                Some(entry) => Some(Entry::decode(entry.as_ref().try_into().map_err(|_| "a damaged entry of a key")?)),
-                None => None,
-            },
-        })
+    /// The last entries of keys.
+    fn entries(&mut self, keys: &[Key]) -> Result<Vec<Option<Entry>>, BoxError> {
+        self.known.clear();
+        let (looked, mut entries) = (self.pages.look_up(keys)?, Vec::with_capacity(keys.len()));
+        for (key, looked) in keys.iter().zip(looked) {
+            entries.push(match looked {
+                Looked::Found(entry, place) => {
+                    self.known.insert(*key, place);
+                    Some(entry)
+                }
+                Looked::Nowhere => None,
+                Looked::Elsewhere => match self.spilled.get(key.to_le_bytes())? {
+                    Some(entry) => {
+                        Some(Entry::decode(entry.as_ref().try_into().map_err(|_| "a damaged entry of a key")?))
+                    }
+                    None => None,
+                },
+            });
+        }
+        Ok(entries)
     }
 
-    async fn look_up(&self, table: &DeltaTable, live: &[DataFile], wanted: &Wanted<'_>) -> Result<Found, BoxError> {
+    async fn look_up(&mut self, table: &DeltaTable, live: &[DataFile], wanted: &Wanted<'_>) -> Result<Found, BoxError> {
         let by_number: HashMap<u32, usize> = live
             .iter()
             .enumerate()
@@ -361,9 +373,9 @@ impl KeyIndex {
         let mut valued: HashMap<usize, Vec<(u32, Key)>> = HashMap::new();
         let mut found = Found::default();
         let no_values = Arc::new(RecordBatch::new_empty(Schema::empty().into()));
-        let mut page = None;
-        for (key, change) in &wanted.keys {
-            let Some(entry) = self.entry(*key, &mut page)? else { continue };
+        let keys: Vec<_> = wanted.keys.iter().map(|(key, _)| *key).collect();
+        for ((key, change), entry) in wanted.keys.iter().zip(self.entries(&keys)?) {
+            let Some(entry) = entry else { continue };
             let Some((file, row)) = self.moves.place(entry.file, entry.row) else { continue };
             let Some(index) = by_number.get(&file) else { continue };
             if live[*index].deleted.contains(u64::from(row)) {

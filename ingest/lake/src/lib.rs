@@ -33,5 +33,6 @@ pub use index::{IndexSettings, Reading};
 pub use location::{Lake, TableKind, TableName};
 pub use maintain::Maintained;
 pub use progress::Progress;
+pub use reader::{LiveFile, LiveFiles};
 pub use vacuum::Vacuumed;
 pub use writer::{Batch, Committed, Contract, DatasetWriter};

@@ -17,7 +17,7 @@ use crate::index::KeyIndex;
 use crate::keys::KeyMap;
 use crate::search::{self, Found, Present, Wanted};
 use crate::table::Table;
-use crate::vectors::{self, DataFile, VectorCache};
+use crate::vectors::{self, DataFile, VectorCache, Written};
 
 /// How many rows are copied together at a time for the file that they are written to.
 const GATHERED_ROWS: usize = 16 * 1024;
@@ -147,19 +147,31 @@ pub(crate) fn unresolved(changes: &Pending, plan: &Plan) -> Result<RecordBatch, 
     interleave_record_batch(&changes.batches().collect::<Vec<_>>(), &places)
 }
 
-/// Writes what a plan says; returns the actions that put it in force.
-pub(crate) async fn write(table: &Table, changes: &Pending, plan: &Plan) -> Result<Vec<Action>, LakeError> {
-    let mut actions = Vec::new();
-    if !plan.rows.is_empty() {
-        let mut file = table.writer()?;
-        for outcomes in plan.rows.chunks(GATHERED_ROWS) {
-            let rows = plan.gather(changes, outcomes);
-            let rows = rows.map_err(|source| LakeError::Batch { dataset: table.name.dataset.clone(), source })?;
-            table.append(&mut file, &rows).await?;
-        }
-        actions.extend(table.close(file).await?.into_iter().map(Action::Add));
+/// Writes what a plan says; returns the actions that put it in force, and the vectors among them.
+pub(crate) async fn write(
+    table: &Table,
+    changes: &Pending,
+    plan: &Plan,
+) -> Result<(Vec<Action>, Vec<Written>), LakeError> {
+    let deleted = async {
+        let deleted = vectors::delete_rows(table.delta(), &plan.hits).await;
+        deleted.map_err(|source| LakeError::table("write deletion vectors of", &table.name, source))
+    };
+    // While the disk takes one, the other is made.
+    let (mut actions, (deleted, vectors)) = futures::try_join!(write_rows(table, changes, plan), deleted)?;
+    actions.extend(deleted);
+    Ok((actions, vectors))
+}
+
+async fn write_rows(table: &Table, changes: &Pending, plan: &Plan) -> Result<Vec<Action>, LakeError> {
+    if plan.rows.is_empty() {
+        return Ok(Vec::new());
     }
-    let deleted = vectors::delete_rows(table.delta(), &plan.hits).await;
-    actions.extend(deleted.map_err(|source| LakeError::table("write deletion vectors of", &table.name, source))?);
-    Ok(actions)
+    let mut file = table.writer()?;
+    for outcomes in plan.rows.chunks(GATHERED_ROWS) {
+        let rows = plan.gather(changes, outcomes);
+        let rows = rows.map_err(|source| LakeError::Batch { dataset: table.name.dataset.clone(), source })?;
+        table.append(&mut file, &rows).await?;
+    }
+    Ok(table.close(file).await?.into_iter().map(Action::Add).collect())
 }

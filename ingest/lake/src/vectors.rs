@@ -32,7 +32,19 @@ pub(crate) struct VectorCache {
     known: HashMap<String, (Option<DeletionVectorDescriptor>, Arc<RoaringTreemap>)>,
 }
 
+/// A vector that was written, how its file is to name it, and the path of that file.
+pub(crate) struct Written {
+    path: String,
+    descriptor: DeletionVectorDescriptor,
+    rows: Arc<RoaringTreemap>,
+}
+
 impl VectorCache {
+    /// Takes note of vectors that have just been committed: they need not be read.
+    pub(crate) fn committed(&mut self, vectors: Vec<Written>) {
+        self.known.extend(vectors.into_iter().map(|vector| (vector.path, (Some(vector.descriptor), vector.rows))));
+    }
+
     /// The live files of a table with their vectors. A vector that was read before is not read
     /// again.
     pub(crate) async fn files(&mut self, table: &DeltaTable) -> Result<Vec<DataFile>, BoxError> {
@@ -83,11 +95,11 @@ pub(crate) fn add_of(view: &LogicalFileView) -> Add {
 }
 
 /// Writes the vectors of some files with further rows deleted; returns the actions that put them
-/// in force.
+/// in force, and the vectors.
 pub(crate) async fn delete_rows(
     table: &DeltaTable,
     hits: &[(DataFile, RoaringTreemap)],
-) -> Result<Vec<Action>, BoxError> {
+) -> Result<(Vec<Action>, Vec<Written>), BoxError> {
     let (mut actions, mut adds, mut vectors) = (Vec::new(), Vec::new(), Vec::new());
     for (file, rows) in hits {
         let deleted = file.deleted.as_ref() | rows;
@@ -100,21 +112,27 @@ pub(crate) async fn delete_rows(
             continue;
         }
         let add = add_of(&file.view);
-        let stats = add.stats.as_deref().map(loosen).transpose()?;
+        let stats = match add.stats {
+            // Those of a file that had a vector are loose already.
+            Some(stats) if file.deleted.is_empty() => Some(loosen(&stats)?),
+            stats => stats,
+        };
         adds.push(Add { data_change: true, stats, deletion_vector: None, ..add });
-        vectors.push(deleted);
+        vectors.push(Arc::new(deleted));
     }
-    let descriptors = write(table, vectors).await?;
-    for (add, descriptor) in adds.into_iter().zip(descriptors) {
+    let descriptors = write(table, &vectors).await?;
+    let mut written = Vec::with_capacity(vectors.len());
+    for ((add, descriptor), rows) in adds.into_iter().zip(descriptors).zip(vectors) {
+        written.push(Written { path: add.path.clone(), descriptor: descriptor.clone(), rows });
         actions.push(Action::Add(Add { deletion_vector: Some(descriptor), ..add }));
     }
-    Ok(actions)
+    Ok((actions, written))
 }
 
 /// Writes vectors into a file of their own; says for each how a file is to name it.
 pub(crate) async fn write(
     table: &DeltaTable,
-    vectors: Vec<RoaringTreemap>,
+    vectors: &[Arc<RoaringTreemap>],
 ) -> Result<Vec<DeletionVectorDescriptor>, BoxError> {
     if vectors.is_empty() {
         return Ok(Vec::new());
@@ -123,7 +141,7 @@ pub(crate) async fn write(
     let (mut descriptors, mut bytes) = (Vec::with_capacity(vectors.len()), Vec::new());
     let mut writer = StreamingDeletionVectorWriter::new(&mut bytes);
     for rows in vectors {
-        let written = writer.write_deletion_vector(Rows(rows))?;
+        let written = writer.write_deletion_vector(Rows(rows.clone()))?;
         descriptors.push(DeletionVectorDescriptor {
             storage_type: StorageType::UuidRelativePath,
             path_or_inline_dv: z85::encode(id.as_bytes()),
@@ -138,13 +156,13 @@ pub(crate) async fn write(
 }
 
 /// The rows of a vector, for its writer.
-struct Rows(RoaringTreemap);
+struct Rows(Arc<RoaringTreemap>);
 
 impl DeletionVector for Rows {
     type IndexIterator = roaring::treemap::IntoIter;
 
     fn into_iter(self) -> Self::IndexIterator {
-        self.0.into_iter()
+        Arc::unwrap_or_clone(self.0).into_iter()
     }
 
     fn cardinality(&self) -> u64 {

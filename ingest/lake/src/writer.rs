@@ -482,14 +482,15 @@ impl DatasetWriter {
                     state.reached.folded = before + count;
                 }
             }
-            let actions = match &plan {
+            let (actions, vectors) = match &plan {
                 Some(plan) => upsert::write(&self.rows, &changes, plan).await?,
-                None => Vec::new(),
+                None => Default::default(),
             };
             let bytes =
                 actions.iter().map(|action| if let Action::Add(add) = action { new_bytes(add) } else { 0 }).sum();
             let new: Vec<_> = actions.iter().filter_map(new_file).collect();
             if let Some(version) = self.attempt(actions, partitions, Operation::Upsert, attempts).await? {
+                self.vectors.committed(vectors);
                 if let (Some(plan), [path]) = (&plan, &new[..]) {
                     self.enter(path.clone(), &changes, &plan.rows);
                 }

@@ -69,6 +69,12 @@ impl Register {
         Ok(time + begun.elapsed())
     }
 
+    /// Has maintenance end what it has to do, as it would be some time after a table was filled.
+    pub async fn settle(&mut self) -> Result<()> {
+        self.writer.maintain(RETENTION).await?;
+        Ok(self.writer.prepare(&mut |_, _| {}).await?)
+    }
+
     fn batch(&mut self, people: &[u64]) -> Result<Batch> {
         let range = OffsetRange { start: self.next, end: self.next + people.len() as i64 };
         self.next = range.end;

@@ -511,6 +511,25 @@ async fn files_that_others_rewrite_do_no_harm() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn vectors_of_its_own_are_not_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let (mut writer, _) = open(&lake, Mode::Upsert, &[0]).await;
+    let folder = dir.path().join("a/b");
+    for (start, records) in [vec![put(1, 1), put(2, 2), put(3, 3)], vec![put(1, 4)], vec![put(2, 5)]].iter().enumerate()
+    {
+        let start = if start == 0 { 0 } else { start as i64 + 2 };
+        writer.write(batch(0, start, records)).await.unwrap();
+        writer.commit().await.unwrap();
+        let vectors: Vec<_> =
+            files(&folder).into_iter().filter(|file| file.to_string_lossy().ends_with(".bin")).collect();
+        assert_eq!(vectors.len(), usize::from(start > 0), "{start}");
+        vectors.into_iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    }
+    assert!(DatasetWriter::maintain(&writer, Duration::ZERO).await.is_err(), "others have to read them");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_declaration_grows_and_does_not_break() {
     let dir = tempfile::tempdir().unwrap();
     let lake = lake(&dir);

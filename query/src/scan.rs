@@ -1,0 +1,187 @@
+//! The rows of a table of the lake, read by as many cores as there are.
+//!
+//! What passes through: the live files of a table as it was looked at, and what of them is wanted, into
+//! a scan of Parquet files. Files whose statistics rule them out are not opened, and rows that were
+//! deleted are never decoded into a batch: a file's deletion vector becomes the selection of rows that
+//! its reader begins with, beside whatever pages and rows the filters leave out.
+//!
+//! delta-rs has a scan of its own. It reads tables with deletion vectors in one stream, and without
+//! filtering in the Parquet reader.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::pruning::PruningStatistics;
+use datafusion::common::stats::Precision;
+use datafusion::common::{Column, DFSchema, DataFusionError, Result, ScalarValue, Statistics};
+use datafusion::config::TableParquetOptions;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::parquet::ParquetRowSelection;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
+use datafusion::physical_plan::ExecutionPlan;
+use deltalake::DeltaTable;
+use deltalake::kernel::LogDataHandler;
+use ruam_lake::LiveFile;
+
+/// A table of the lake at one version.
+#[derive(Debug)]
+pub(crate) struct LakeTable {
+    table: DeltaTable,
+    files: Arc<[LiveFile]>,
+    schema: SchemaRef,
+}
+
+impl LakeTable {
+    /// The table with its live files, which are in the order of its log's data.
+    ///
+    /// # Errors
+    /// Where the table was not loaded.
+    pub(crate) fn new(table: DeltaTable, files: Arc<[LiveFile]>) -> Result<Self> {
+        let schema = table.snapshot().map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let schema = schema.snapshot().arrow_schema();
+        Ok(Self { table, files, schema })
+    }
+
+    /// Whether all that a table's log says of its columns is understood here: columns that are not in
+    /// the files, or are there under other names, are not.
+    pub(crate) fn is_plain(table: &DeltaTable) -> bool {
+        table.snapshot().is_ok_and(|state| {
+            let metadata = state.metadata();
+            metadata.partition_columns().is_empty()
+                && !metadata.configuration().contains_key("delta.columnMapping.mode")
+        })
+    }
+
+    /// The files that may have a row for which a predicate is true.
+    fn kept(&self, predicate: Option<&Arc<dyn PhysicalExpr>>) -> Result<Vec<&LiveFile>> {
+        let Some(predicate) = predicate else { return Ok(self.files.iter().collect()) };
+        let builder = PruningPredicateBuilder::new().with_file_schema(self.schema.clone());
+        // What says nothing of statistics rules no file out.
+        let Ok(pruning) = builder.try_build(predicate.clone()) else { return Ok(self.files.iter().collect()) };
+        let state = self.table.snapshot().map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let kept = pruning.prune(&FileStatistics(state.log_data()))?;
+        if kept.len() != self.files.len() {
+            return Err(DataFusionError::Internal("a table has other files than its log's statistics".to_owned()));
+        }
+        Ok(self.files.iter().zip(kept).filter(|(_, kept)| *kept).map(|(file, _)| file).collect())
+    }
+}
+
+#[async_trait]
+impl TableProvider for LakeTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        // They leave out what cannot match; what is left is filtered.
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let predicate = match conjunction(filters.iter().cloned()) {
+            Some(filter) => {
+                Some(state.create_physical_expr(filter, &DFSchema::try_from(self.schema.as_ref().clone())?)?)
+            }
+            None => None,
+        };
+        let files = self.kept(predicate.as_ref())?;
+        let statistics = statistics(&self.schema, &files, predicate.is_some());
+        let files = files.into_iter().map(|file| {
+            let partitioned = PartitionedFile::new_from_meta(file.meta.clone());
+            match &file.selection {
+                Some(selection) => partitioned.with_extension(ParquetRowSelection::new(selection.clone())),
+                None => partitioned,
+            }
+        });
+        let log_store = self.table.log_store();
+        let (url, store) = (log_store.object_store_url(), log_store.object_store(None));
+        state.runtime_env().register_object_store(url.as_ref(), store.clone());
+        let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
+        let options = TableParquetOptions {
+            global: state.config_options().execution.parquet.clone(),
+            ..TableParquetOptions::default()
+        };
+        let mut source = ParquetSource::new(TableSchema::from(self.schema.clone()))
+            .with_table_parquet_options(options)
+            .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(store, cache)));
+        if let Some(predicate) = predicate {
+            source = source.with_predicate(predicate);
+        }
+        let config = FileScanConfigBuilder::new(url, Arc::new(source))
+            .with_file_group(FileGroup::new(files.collect()))
+            .with_statistics(statistics)
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+}
+
+/// What is known of the rows of some files.
+fn statistics(schema: &SchemaRef, files: &[&LiveFile], is_filtered: bool) -> Statistics {
+    let rows = files.iter().map(|file| file.rows).sum::<Option<u64>>();
+    let bytes = files.iter().map(|file| file.meta.size).sum::<u64>();
+    let mut statistics = Statistics::new_unknown(schema);
+    statistics.num_rows = match rows {
+        Some(rows) if is_filtered => Precision::Inexact(rows as usize),
+        Some(rows) => Precision::Exact(rows as usize),
+        None => Precision::Absent,
+    };
+    statistics.total_byte_size = Precision::Inexact(bytes as usize);
+    statistics
+}
+
+/// What a table's log says of the values in its files.
+struct FileStatistics<'a>(LogDataHandler<'a>);
+
+impl PruningStatistics for FileStatistics<'_> {
+    fn min_values(&self, column: &Column) -> Option<ArrayRef> {
+        self.0.min_values(column)
+    }
+
+    /// A log has times to the millisecond, cut off: the greatest may be up to 999 µs later than it says.
+    fn max_values(&self, column: &Column) -> Option<ArrayRef> {
+        let values = self.0.max_values(column)?;
+        let DataType::Timestamp(TimeUnit::Microsecond, zone) = values.data_type().clone() else { return Some(values) };
+        let values: &TimestampMicrosecondArray = values.as_any().downcast_ref()?;
+        let later: TimestampMicrosecondArray = values.unary(|value: i64| value.saturating_add(999));
+        Some(Arc::new(later.with_timezone_opt(zone)))
+    }
+
+    fn num_containers(&self) -> usize {
+        self.0.num_containers()
+    }
+
+    fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
+        self.0.null_counts(column)
+    }
+
+    fn row_counts(&self) -> Option<ArrayRef> {
+        self.0.row_counts()
+    }
+
+    fn contained(&self, _: &Column, _: &std::collections::HashSet<ScalarValue>) -> Option<BooleanArray> {
+        None
+    }
+}
