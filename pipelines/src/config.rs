@@ -141,7 +141,7 @@ impl Default for WorkerSection {
         Self {
             commit_interval_ms: 500,
             commit_records: 500_000,
-            commit_mb: 128,
+            commit_mb: 32,
             prefetch_mb: 16,
             index_mb: 8,
             retention_hours: 7 * 24,

@@ -185,3 +185,53 @@ impl PruningStatistics for FileStatistics<'_> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Int64Array, RecordBatch};
+    use datafusion::prelude::SessionContext;
+    use ruam_lake::{LiveFiles, TableKind, TableName};
+
+    /// A table of a file for each of some times, in microseconds.
+    async fn table(dir: &tempfile::TempDir, times: &[i64]) -> LakeTable {
+        let url = deltalake::ensure_table_uri(dir.path().to_string_lossy()).unwrap();
+        let mut table = DeltaTable::try_from_url(url).await.unwrap();
+        for time in times {
+            let at: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![*time]).with_timezone("UTC"));
+            let number: ArrayRef = Arc::new(Int64Array::from(vec![*time]));
+            let rows = RecordBatch::try_from_iter([("at", at), ("number", number)]).unwrap();
+            table = table.write([rows]).await.unwrap();
+        }
+        let name = TableName::new(&"a.b".parse().unwrap(), TableKind::Rows);
+        let files = LiveFiles::default().of(&name, &table).await.unwrap();
+        LakeTable::new(table, files).unwrap()
+    }
+
+    async fn count(table: LakeTable, condition: &str) -> (i64, usize) {
+        let context = SessionContext::new();
+        let filter = context.parse_sql_expr(condition, &DFSchema::try_from(table.schema()).unwrap()).unwrap();
+        let predicate = context.state().create_physical_expr(filter, &DFSchema::try_from(table.schema()).unwrap());
+        let kept = table.kept(Some(&predicate.unwrap())).unwrap().len();
+        context.register_table("rows", Arc::new(table)).unwrap();
+        let counted = context.sql(&format!("select count(*) from rows where {condition}")).await.unwrap();
+        let counted = counted.collect().await.unwrap();
+        let counts: &Int64Array = counted[0].column(0).as_any().downcast_ref().unwrap();
+        (counts.value(0), kept)
+    }
+
+    #[tokio::test]
+    async fn files_that_cannot_match_are_left_out_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let times = [1_700_000_000_000_700, 1_700_000_000_500_000, 1_700_000_001_000_000];
+        let of = async |condition: &str| {
+            count(table(&tempfile::tempdir_in(dir.path()).unwrap(), &times).await, condition).await
+        };
+        assert_eq!(of("number = 1700000000500000").await, (1, 1));
+        assert_eq!(of("number < 0").await, (0, 0));
+        // The log has the first time without its 700 microseconds.
+        let first = "at >= timestamp '2023-11-14 22:13:20.000600Z' and at < timestamp '2023-11-14 22:13:20.1Z'";
+        assert_eq!(of(first).await, (1, 1));
+        assert_eq!(of("at > timestamp '2023-11-14 22:13:20.6Z'").await, (1, 1));
+    }
+}

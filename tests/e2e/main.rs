@@ -11,6 +11,7 @@ mod log;
 mod mistakes;
 mod object_store;
 mod rejects;
+mod scan;
 mod server;
 mod sql;
 mod verify;
@@ -101,12 +102,13 @@ fn tests() -> Vec<(String, Need, Test)> {
             tests.push((format!("{name}::{}", broker.name()), need, Box::new(move || test(broker))));
         }
     }
-    let alone: [(&str, Need, Alone); 22] = [
+    let alone: [(&str, Need, Alone); 23] = [
         ("object_store::the_lake_lies_on_s3", Need::Nothing, object_store::the_lake_lies_on_s3),
         ("object_store::a_secret_never_prints", Need::Nothing, object_store::a_secret_never_prints),
         ("areas::answers_are_those_of_the_source", Need::Nothing, areas::answers_are_those_of_the_source),
         ("server::psql_asks_the_same", Need::Psql, server::psql_asks_the_same),
         ("server::it_stops_when_asked", Need::Nothing, server::it_stops_when_asked),
+        ("scan::finds_what_delta_rs_finds", Need::Nothing, scan::finds_what_delta_rs_finds),
         ("sql::each_format_says_the_same", Need::Nothing, sql::each_format_says_the_same),
         ("sql::a_wrong_statement_is_explained", Need::Nothing, sql::a_wrong_statement_is_explained),
         ("verify::what_is_lost_or_doubled_is_found", Need::Nothing, verify::what_is_lost_or_doubled_is_found),
