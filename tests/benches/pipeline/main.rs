@@ -2,7 +2,7 @@
 //! limit that was measured in the same run: these machines are shared, and absolute figures mean
 //! little.
 //!
-//! `cargo bench` runs it, `cargo bench -- memory` a part (speed, memory, freshness, upserts), each in
+//! `cargo bench` runs it, `cargo bench -- memory` a part (speed, memory, freshness, upserts, scans), each in
 //! a process of its own, so that none has the memory of another. `RUAM_BENCH_EVENTS=N` (1,000,000) sets
 //! how many events a throughput is taken over, `RUAM_TEST_KAFKA=host:port` names a Kafka; without one,
 //! and without Maven and Java, its lines are left out.
@@ -11,6 +11,7 @@ mod backlog;
 mod freshness;
 mod limit;
 mod register;
+mod scans;
 mod upserts;
 
 use std::fs;
@@ -29,6 +30,8 @@ const GROWTH: f64 = 1.3;
 /// Against delta-rs MERGE, and against plain appends.
 const TIMES_MERGE: f64 = 30.0;
 const OF_APPENDS: f64 = 0.3;
+/// A scan of a table that was committed to, against one of the same rows freshly written.
+const OF_FRESH: f64 = 1.5;
 /// How often memory is measured.
 const RUNS: usize = 3;
 
@@ -62,11 +65,12 @@ type Part = fn() -> Result<bool>;
 
 /// Names the part that a process is to measure.
 const PART: &str = "RUAM_BENCH_PART";
-const PARTS: [(&str, Part); 4] = [
+const PARTS: [(&str, Part); 5] = [
     ("speed", measure_speed),
     ("memory", measure_memory),
     ("freshness", measure_freshness),
     ("upserts", measure_upserts),
+    ("scans", measure_scans),
 ];
 
 /// Measures what is asked for; says whether all promises were kept.
@@ -207,6 +211,25 @@ fn measure_upserts() -> Result<bool> {
         verdict(true, measured.peak_mb <= PEAK_MB)
     );
     Ok(growth <= GROWTH && times_merge >= TIMES_MERGE && of_appends >= OF_APPENDS && measured.peak_mb <= PEAK_MB)
+}
+
+fn measure_scans() -> Result<bool> {
+    println!(
+        "\nscans after 1,000 commits of 10,000 changes of 2 million rows, against the same rows freshly written (≤ {OF_FRESH})"
+    );
+    let mut kept = true;
+    for scanned in scans::measure()? {
+        let ratio = ms(scanned.worn) / ms(scanned.fresh);
+        kept &= ratio <= OF_FRESH;
+        println!(
+            "  {:<8}   {:>6.1} ms   fresh {:>6.1} ms   ratio {ratio:.2}{}",
+            scanned.question,
+            ms(scanned.worn),
+            ms(scanned.fresh),
+            verdict(true, ratio <= OF_FRESH)
+        );
+    }
+    Ok(kept)
 }
 
 fn ms(time: std::time::Duration) -> f64 {

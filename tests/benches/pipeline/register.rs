@@ -34,7 +34,7 @@ pub struct Register {
 impl Register {
     /// Opens the register in a folder, which is empty.
     pub async fn open(dir: &Path, mode: Mode) -> Result<Self> {
-        let lake = Lake::open(&dir.join("lake").to_string_lossy(), &BTreeMap::new())?;
+        let lake = lake(dir)?;
         let partition = Partition { topic: Arc::new(Topic { name: "people".to_owned(), id: TopicId(1) }), index: 0 };
         let contract = Contract {
             dataset: "bench.people".parse()?,
@@ -90,6 +90,11 @@ impl Register {
             filtered: 0,
         })
     }
+}
+
+/// The lake of the register in a folder.
+pub fn lake(dir: &Path) -> Result<Lake> {
+    Ok(Lake::open(&dir.join("lake").to_string_lossy(), &BTreeMap::new())?)
 }
 
 /// The columns of the register.

@@ -87,7 +87,8 @@ pub fn measure() -> Result<Upserts> {
     })
 }
 
-async fn fill(register: &mut Register, filled: &mut u64, until: u64) -> Result<()> {
+/// Commits new people until there are so many.
+pub async fn fill(register: &mut Register, filled: &mut u64, until: u64) -> Result<()> {
     while *filled < until {
         let people: Vec<_> = (*filled..until).take(FILLED).collect();
         register.commit(&people, true).await?;
@@ -106,7 +107,8 @@ async fn change(register: &mut Register, random: &mut ChaCha8Rng, people: u64) -
     Ok(Times(times))
 }
 
-fn some(random: &mut ChaCha8Rng, people: u64) -> Vec<u64> {
+/// As many people as a commit changes.
+pub fn some(random: &mut ChaCha8Rng, people: u64) -> Vec<u64> {
     (0..CHANGES).map(|_| random.random_range(0..people)).collect()
 }
 

@@ -1,0 +1,119 @@
+//! What a scan of a table costs after many commits of changed rows, beside the same rows freshly written.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use arrow::util::display::array_value_to_string;
+use futures::TryStreamExt;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use ruam_event::{DatasetSpec, Mode};
+use ruam_query::{Engine, EngineSettings, QueryDataset};
+use ruam_transform::reject;
+
+use crate::register::{self, Register};
+use crate::upserts::{fill, some};
+
+const PEOPLE: u64 = 2_000_000;
+const COMMITS: usize = 1000;
+/// How often each is scanned, in turns; the fastest counts.
+const SCANS: usize = 7;
+
+/// What is asked, and what it is called.
+const QUESTIONS: [(&str, &str); 2] = [
+    (
+        "full",
+        "select count(*), sum(octet_length(citizen_id)), sum(octet_length(name)), min(born), max(area_code), count(income), \
+         sum(octet_length(_event_id)), count(_offset), sum(octet_length(_position)), count(_source_time) from bench.people",
+    ),
+    ("filtered", "select count(*), min(citizen_id), max(name) from bench.people where area_code = '100123'"),
+];
+
+const SPEC: &str = r#"
+dataset = "bench.people"
+title = { th = "ทะเบียน", en = "A register" }
+description = { th = "ทะเบียน", en = "A register of people" }
+owner = { th = "ทดสอบ", en = "Bench" }
+contact = { name = "Bench", email = "bench@example.org" }
+classification = "internal"
+purposes = ["training"]
+generated = true
+mode = "upsert"
+key = ["citizen_id"]
+
+[source]
+kind = "generated_people"
+
+[[columns]]
+name = "citizen_id"
+type = "text"
+title = { th = "เลข", en = "Number" }
+"#;
+
+/// The scans of one question: its name, and the times.
+pub struct Scanned {
+    pub question: &'static str,
+    /// Of the table that was committed to.
+    pub worn: Duration,
+    /// Of the same rows, freshly written.
+    pub fresh: Duration,
+}
+
+/// Measures all of it.
+pub fn measure() -> Result<Vec<Scanned>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let dir = tempfile::tempdir()?;
+    let (worn, fresh) = (dir.path().join("worn"), dir.path().join("fresh"));
+    runtime.block_on(async {
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        let mut register = Register::open(&worn, Mode::Upsert).await?;
+        fill(&mut register, &mut 0, PEOPLE).await?;
+        for _ in 0..COMMITS {
+            register.commit(&some(&mut random, PEOPLE), false).await?;
+        }
+        drop(register);
+        let mut register = Register::open(&fresh, Mode::Upsert).await?;
+        fill(&mut register, &mut 0, PEOPLE).await?;
+        drop(register);
+        let (worn, fresh) = (engine(&worn)?, engine(&fresh)?);
+        let mut scanned = Vec::new();
+        for (question, sql) in QUESTIONS {
+            let mut fastest = [Duration::MAX; 2];
+            let mut answers = [String::new(), String::new()];
+            for _ in 0..SCANS {
+                for (of, engine) in [&worn, &fresh].into_iter().enumerate() {
+                    let begun = Instant::now();
+                    answers[of] = ask(engine, sql).await?;
+                    fastest[of] = fastest[of].min(begun.elapsed());
+                }
+            }
+            ensure!(answers[0] == answers[1], "{question}: {} and {}", answers[0], answers[1]);
+            scanned.push(Scanned { question, worn: fastest[0], fresh: fastest[1] });
+        }
+        Ok(scanned)
+    })
+}
+
+fn engine(dir: &Path) -> Result<Engine> {
+    let dataset = QueryDataset {
+        spec: Arc::new(DatasetSpec::parse("people.toml", SPEC)?),
+        rows: register::schema(),
+        rejects: reject::SCHEMA.clone(),
+        changes: None,
+    };
+    Ok(Engine::new(register::lake(dir)?, vec![Arc::new(dataset)], EngineSettings::default())?)
+}
+
+/// The answer, a line of values. Offsets are other ones, so that what is asked leaves them out.
+async fn ask(engine: &Engine, sql: &str) -> Result<String> {
+    let batches: Vec<_> = engine.query(sql).await?.try_collect().await?;
+    let mut values = Vec::new();
+    for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
+        for column in batch.columns() {
+            values.push(array_value_to_string(column, 0)?);
+        }
+    }
+    Ok(values.join(" "))
+}
