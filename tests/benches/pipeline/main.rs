@@ -33,7 +33,7 @@ const OF_APPENDS: f64 = 0.3;
 /// A scan of a table that was committed to, against one of the same rows freshly written.
 const OF_FRESH: f64 = 1.5;
 /// How often memory is measured.
-const RUNS: usize = 3;
+const RUNS: usize = 5;
 
 fn main() -> ExitCode {
     if ruam_tests::is_ruam() {
@@ -141,17 +141,27 @@ fn measure_memory() -> Result<bool> {
             ensure!(drained.events == millions * 1_000_000, "everything was read");
             Ok(drained)
         };
-        // What an allocator keeps differs by a fifth from one run of the same to the next, so that one
-        // run of each says nothing: runs alternate, and the highest of each are compared.
+        // What an allocator keeps differs by a tenth from one run of the same to the next: of 4 million
+        // payments it was 233 MB and 260 in turns, and of 2 million 260. The highest of a few says how
+        // lucky they were, and the median whether memory grows. All of them stay below the limit.
         let (mut two, mut four) = (Vec::new(), Vec::new());
         for _ in 0..RUNS {
             two.push(peak(2)?.peak_mb);
             four.push(peak(4)?.peak_mb);
         }
-        let highest = |runs: &[u64]| runs.iter().copied().max().unwrap_or_default();
-        let is_kept = highest(&two) <= PEAK_MB && highest(&four) <= highest(&two) * 105 / 100;
+        let is_small = two.iter().chain(&four).all(|peak| *peak <= PEAK_MB);
+        let median = |runs: &[u64]| {
+            let mut runs = runs.to_vec();
+            runs.sort_unstable();
+            runs[runs.len() / 2]
+        };
+        let (of_two, of_four) = (median(&two), median(&four));
+        let is_kept = is_small && of_four <= of_two * 105 / 100;
         kept &= is_kept;
-        println!("  {name:<7}  2 million {two:?} MB   4 million {four:?} MB{}", verdict(true, is_kept));
+        println!(
+            "  {name:<7}  2 million {two:?} MB, median {of_two}   4 million {four:?} MB, median {of_four}{}",
+            verdict(true, is_kept)
+        );
     }
 
     Ok(kept)
