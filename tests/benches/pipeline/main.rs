@@ -141,9 +141,9 @@ fn measure_memory() -> Result<bool> {
             ensure!(drained.events == millions * 1_000_000, "everything was read");
             Ok(drained)
         };
-        // What an allocator keeps differs by a tenth from one run of the same to the next: of 4 million
-        // payments it was 233 MB and 260 in turns, and of 2 million 260. The highest of a few says how
-        // lucky they were, and the median whether memory grows. All of them stay below the limit.
+        // What an allocator keeps differs by a tenth from one run of the same to the next: 2 million
+        // payments had 209 MB and 228 in turns. The highest of a few says how lucky they were, and the
+        // median whether memory grows. All of them stay below the limit.
         let (mut two, mut four) = (Vec::new(), Vec::new());
         for _ in 0..RUNS {
             two.push(peak(2)?.peak_mb);
