@@ -3,10 +3,10 @@
 //! What passes through: the live files of a table as it was looked at, and what of them is wanted, into
 //! a scan of Parquet files. Files whose statistics rule them out are not opened, and rows that were
 //! deleted are never decoded into a batch: a file's deletion vector becomes the selection of rows that
-//! its reader begins with, beside whatever pages and rows the filters leave out.
+//! its reader begins with, beside whatever row groups and pages the filters rule out.
 //!
-//! delta-rs has a scan of its own. It reads tables with deletion vectors in one stream, and without
-//! filtering in the Parquet reader.
+//! delta-rs has a scan of its own, which reads tables with deletion vectors in one stream and rules out
+//! nothing within a file.
 
 use std::sync::Arc;
 
