@@ -19,7 +19,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, MemTable};
 use datafusion::catalog::{MemoryCatalogProvider, SchemaProvider, TableProvider};
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::Result;
 use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::functions_window::expr_fn::lead;
 use datafusion::logical_expr::{ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, col, lit};
@@ -27,6 +27,7 @@ use deltalake::DeltaTable;
 use ruam_lake::{Lake, LakeError, LiveFiles, TableKind, TableName};
 
 use crate::engine::QueryDataset;
+use crate::error::external;
 use crate::scan::LakeTable;
 
 /// The catalog's name, which is also the name of the database that PostgreSQL's clients connect to.
@@ -51,10 +52,8 @@ struct Known {
 impl Known {
     /// The table to scan, as it is now known.
     async fn provider(&mut self, name: &TableName) -> Result<Arc<dyn TableProvider>> {
-        let external = |error| DataFusionError::External(Box::new(error));
         if !LakeTable::is_plain(&self.table) {
-            let provider = self.table.table_provider().await;
-            return provider.map_err(|error| DataFusionError::External(Box::new(error)));
+            return self.table.table_provider().await.map_err(external);
         }
         let files = self.files.of(name, &self.table).await.map_err(external)?;
         Ok(Arc::new(LakeTable::new(self.table.clone(), files)?))
@@ -74,7 +73,6 @@ impl Tables {
 
     /// A table to scan; empty where nothing has been written to it.
     async fn provider(&self, name: &TableName, schema: &SchemaRef) -> Result<Arc<dyn TableProvider>> {
-        let external = |error: LakeError| DataFusionError::External(Box::new(error));
         let mut known = self.known.lock().await;
         if let (Some(Known { table, .. }), None) = (known.get_mut(name), &self.pinned)
             && table.update_incremental(None).await.is_err()

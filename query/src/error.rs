@@ -64,3 +64,8 @@ fn plain(error: &DataFusionError) -> String {
     ];
     kinds.iter().find_map(|kind| text.strip_prefix(kind)).unwrap_or(&text).to_owned()
 }
+
+/// An error of the lake, where DataFusion asks for one of its own.
+pub(crate) fn external(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}

@@ -33,6 +33,8 @@ use deltalake::DeltaTable;
 use deltalake::kernel::LogDataHandler;
 use ruam_lake::LiveFile;
 
+use crate::error::external;
+
 /// A table of the lake at one version.
 #[derive(Debug)]
 pub(crate) struct LakeTable {
@@ -47,8 +49,7 @@ impl LakeTable {
     /// # Errors
     /// Where the table was not loaded.
     pub(crate) fn new(table: DeltaTable, files: Arc<[LiveFile]>) -> Result<Self> {
-        let schema = table.snapshot().map_err(|error| DataFusionError::External(Box::new(error)))?;
-        let schema = schema.snapshot().arrow_schema();
+        let schema = table.snapshot().map_err(external)?.snapshot().arrow_schema();
         Ok(Self { table, files, schema })
     }
 
@@ -68,7 +69,7 @@ impl LakeTable {
         let builder = PruningPredicateBuilder::new().with_file_schema(self.schema.clone());
         // What says nothing of statistics rules no file out.
         let Ok(pruning) = builder.try_build(predicate.clone()) else { return Ok(self.files.iter().collect()) };
-        let state = self.table.snapshot().map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let state = self.table.snapshot().map_err(external)?;
         let kept = pruning.prune(&FileStatistics(state.log_data()))?;
         if kept.len() != self.files.len() {
             return Err(DataFusionError::Internal("a table has other files than its log's statistics".to_owned()));

@@ -112,11 +112,7 @@ pub(crate) async fn delete_rows(
             continue;
         }
         let add = add_of(&file.view);
-        let stats = match add.stats {
-            // Those of a file that had a vector are loose already.
-            Some(stats) if file.deleted.is_empty() => Some(loosen(&stats)?),
-            stats => stats,
-        };
+        let stats = add.stats.as_deref().map(loosen).transpose()?;
         adds.push(Add { data_change: true, stats, deletion_vector: None, ..add });
         vectors.push(Arc::new(deleted));
     }

@@ -2,34 +2,44 @@
 
 use super::*;
 
+/// What was committed so far.
+#[derive(Default)]
+struct Told {
+    model: Model,
+    next: i64,
+}
+
+impl Told {
+    /// Commits further records; says what the table is to hold now.
+    async fn commit(&mut self, writer: &mut DatasetWriter, records: &[Record]) -> Model {
+        writer.write(batch(0, self.next, records)).await.unwrap();
+        writer.commit().await.unwrap();
+        self.model.apply(0, self.next, records);
+        self.next += records.len() as i64;
+        self.model.clone()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_are_deleted_while_they_are_moved_stay_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let lake = lake(&dir);
     let (mut writer, _) = open(&lake, Mode::Upsert, &[0]).await;
-    let mut model = Model::default();
-    let mut at = 0;
-    let mut commit = async |writer: &mut DatasetWriter, records: &[Record]| {
-        writer.write(batch(0, at, records)).await.unwrap();
-        writer.commit().await.unwrap();
-        model.apply(0, at, records);
-        at += records.len() as i64;
-        model.clone()
-    };
-    commit(&mut writer, &[put(1, 1), put(2, 2), put(3, 3)]).await;
-    commit(&mut writer, &[put(4, 4), Record::Delete(2)]).await;
+    let mut told = Told::default();
+    told.commit(&mut writer, &[put(1, 1), put(2, 2), put(3, 3)]).await;
+    told.commit(&mut writer, &[put(4, 4), Record::Delete(2)]).await;
     let mut table = writer.rows.clone();
     let mut cache = VectorCache::default();
     let files = cache.files(table.delta()).await.unwrap();
     let rewritten = compact::rewrite(&table, files, &AtomicBool::new(false)).await.unwrap().unwrap();
     // A stale look at the table is what doubles it: these two rows move, and are replaced meanwhile.
-    let expected = commit(&mut writer, &[put(1, 10), Record::Delete(4)]).await;
+    let expected = told.commit(&mut writer, &[put(1, 10), Record::Delete(4)]).await;
     let done = compact::install(&mut table, &mut cache, &rewritten).await.unwrap().unwrap();
     assert_eq!((done.files_before, done.files_after, done.purged), (1, 1, 1), "the other file had lost all its rows");
     assert_eq!(found(&lake, 0).await, expected);
     // A second install of the same would double the table, too.
     assert_eq!(compact::install(&mut table, &mut cache, &rewritten).await.unwrap(), None);
-    let expected = commit(&mut writer, &[put(3, 30), put(5, 5)]).await;
+    let expected = told.commit(&mut writer, &[put(3, 30), put(5, 5)]).await;
     assert_eq!(found(&lake, 0).await, expected);
     assert!(writer.index.is_some(), "the index went on");
 }
@@ -85,15 +95,7 @@ async fn an_index_follows_rows_that_moved_without_reading_them() {
     let dir = tempfile::tempdir().unwrap();
     let lake = lake(&dir);
     let (mut writer, _) = open(&lake, Mode::Upsert, &[0]).await;
-    let mut model = Model::default();
-    let mut at = 0;
-    let mut commit = async |writer: &mut DatasetWriter, records: &[Record]| {
-        writer.write(batch(0, at, records)).await.unwrap();
-        writer.commit().await.unwrap();
-        model.apply(0, at, records);
-        at += records.len() as i64;
-        model.clone()
-    };
+    let mut told = Told::default();
     let merge = async |writer: &DatasetWriter| {
         let mut table = writer.rows.clone();
         let mut cache = VectorCache::default();
@@ -108,16 +110,16 @@ async fn an_index_follows_rows_that_moved_without_reading_them() {
         read
     };
     let puts = |keys: std::ops::Range<u8>, value: i64| keys.map(|key| put(key, value)).collect::<Vec<_>>();
-    commit(&mut writer, &puts(0..6, 1)).await;
-    commit(&mut writer, &puts(6..12, 2)).await;
+    told.commit(&mut writer, &puts(0..6, 1)).await;
+    told.commit(&mut writer, &puts(6..12, 2)).await;
     assert_eq!(merge(&writer).await.files_before, 2);
     assert_eq!(prepare(&mut writer).await, 0, "each file moved as a whole");
-    let expected = commit(&mut writer, &[put(1, 10), Record::Delete(7), Record::Touch(8)]).await;
+    let expected = told.commit(&mut writer, &[put(1, 10), Record::Delete(7), Record::Touch(8)]).await;
     assert_eq!(found(&lake, 0).await, expected);
     // Moved once more, together with what was replaced in the meantime.
     assert_eq!(merge(&writer).await.files_before, 2);
     assert!(prepare(&mut writer).await > 0, "few rows are entered anew");
-    let expected = commit(&mut writer, &[put(2, 20), put(9, 90), put(1, 11), Record::Touch(10)]).await;
+    let expected = told.commit(&mut writer, &[put(2, 20), put(9, 90), put(1, 11), Record::Touch(10)]).await;
     assert_eq!(found(&lake, 0).await, expected);
     // The moves outlive the process.
     merge(&writer).await;
@@ -125,13 +127,13 @@ async fn an_index_follows_rows_that_moved_without_reading_them() {
     drop(writer);
     let (mut writer, _) = open(&lake, Mode::Upsert, &[0]).await;
     assert_eq!(prepare(&mut writer).await, 0);
-    let expected = commit(&mut writer, &puts(0..12, 5)).await;
+    let expected = told.commit(&mut writer, &puts(0..12, 5)).await;
     assert_eq!(found(&lake, 0).await, expected);
     // A compaction that the index did not see in time is read.
     merge(&writer).await;
     merge(&writer).await;
     assert!(prepare(&mut writer).await > 0);
-    let expected = commit(&mut writer, &[put(3, 6), Record::Delete(4)]).await;
+    let expected = told.commit(&mut writer, &[put(3, 6), Record::Delete(4)]).await;
     assert_eq!(found(&lake, 0).await, expected);
 }
 
