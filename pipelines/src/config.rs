@@ -84,8 +84,9 @@ pub(crate) struct WorkerSection {
     pub(crate) prefetch_mb: usize,
     /// The most memory of the key index of each upsert dataset, in MB.
     pub(crate) index_mb: usize,
-    /// How long files of older versions of a table are kept after nobody needs them any more, in
-    /// hours; 0 leaves maintenance (merging files, deleting unneeded ones) to others.
+    /// How long older versions of a table are kept, in hours: each of the last hour, and one an hour before
+    /// that. 0 leaves maintenance (merging files, checkpoints, deleting what nobody needs) to
+    /// `ruam maintain`.
     pub(crate) retention_hours: u64,
 }
 

@@ -8,6 +8,7 @@
 //! there is none in the batch, the outcome says so, and the table has to be asked.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use arrow::array::{Array, Int32Array, RecordBatch, StringArray};
 use arrow::buffer::BooleanBuffer;
@@ -93,9 +94,17 @@ pub(crate) struct Folded {
     /// One per key, in the order of the rows that they come from.
     pub outcomes: Vec<Outcome>,
     /// Rows that count no more.
-    pub superseded: Vec<usize>,
+    pub superseded: Vec<Superseded>,
     /// For each partition that was truncated: the position, up to which its rows go.
     pub truncated: BTreeMap<i32, String>,
+}
+
+/// A change that counts no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Superseded {
+    pub row: usize,
+    /// Whether it came after the one that counts, so that it never had an effect.
+    pub is_late: bool,
 }
 
 /// What becomes of a key.
@@ -107,6 +116,8 @@ pub(crate) struct Outcome {
     pub delete: bool,
     /// For each column whose value is not in `row`: where it is.
     pub elsewhere: Vec<(usize, Source)>,
+    /// The key's other changes, among those that are superseded.
+    pub others: Range<usize>,
 }
 
 /// Where the value of an unchanged column is.
@@ -148,6 +159,7 @@ const END: u32 = u32::MAX;
 pub(crate) fn fold(changes: &Pending) -> Folded {
     let truncated = truncations(changes);
     let mut superseded = Vec::new();
+    let mut is_late = vec![false; changes.keys.len()];
     // For each key a list of its changes from the latest to the earliest, linked by `earlier`.
     let mut latest: KeyMap<u32> = KeyMap::with_capacity_and_hasher(changes.keys.len(), Default::default());
     let mut earlier = vec![END; changes.keys.len()];
@@ -157,7 +169,7 @@ pub(crate) fn fold(changes: &Pending) -> Folded {
             let (partition, position) = (origins.partition.value(index), origins.position.value(index));
             let is_truncated = truncated.get(&partition).is_some_and(|until| position <= until.as_str());
             if *op == Op::Truncate || is_truncated {
-                superseded.push(row);
+                superseded.push(Superseded { row, is_late: false });
                 continue;
             }
             let head = latest.entry(changes.key(row)).or_insert(END);
@@ -166,10 +178,11 @@ pub(crate) fn fold(changes: &Pending) -> Folded {
                 (before, after) = (after, earlier[after as usize]);
             }
             if after != END && changes.position(after as usize) == position {
-                superseded.push(row);
+                superseded.push(Superseded { row, is_late: true });
                 continue;
             }
             earlier[row] = after;
+            is_late[row] = before != END;
             match before {
                 END => *head = row as u32,
                 before => earlier[before as usize] = row as u32,
@@ -179,12 +192,13 @@ pub(crate) fn fold(changes: &Pending) -> Folded {
     let mut outcomes = Vec::with_capacity(latest.len());
     for head in latest.into_values() {
         let was_truncated = !truncated.is_empty() && truncated.contains_key(&changes.partition(head as usize));
-        outcomes.push(outcome(changes, &earlier, head as usize, was_truncated));
-        let mut next = earlier[head as usize];
+        let (first, mut next) = (superseded.len(), earlier[head as usize]);
         while next != END {
-            superseded.push(next as usize);
+            superseded.push(Superseded { row: next as usize, is_late: is_late[next as usize] });
             next = earlier[next as usize];
         }
+        let others = first..superseded.len();
+        outcomes.push(Outcome { others, ..outcome(changes, &earlier, head as usize, was_truncated) });
     }
     outcomes.sort_unstable_by_key(|outcome| outcome.row);
     Folded { outcomes, superseded, truncated }
@@ -208,7 +222,7 @@ fn outcome(changes: &Pending, earlier: &[u32], row: usize, was_truncated: bool) 
     let (batch, index) = changes.place(row);
     let batch = &changes.batches[batch];
     if batch.ops[index] == Op::Delete {
-        return Outcome { row, delete: true, elsewhere: Vec::new() };
+        return Outcome { row, delete: true, elsewhere: Vec::new(), others: 0..0 };
     }
     let is_unchanged = |mask: &Option<BooleanBuffer>| mask.as_ref().is_some_and(|mask| mask.value(index));
     let mut elsewhere = Vec::new();
@@ -226,7 +240,7 @@ fn outcome(changes: &Pending, earlier: &[u32], row: usize, was_truncated: bool) 
         };
         elsewhere.push((column, source));
     }
-    Outcome { row, delete: false, elsewhere }
+    Outcome { row, delete: false, elsewhere, others: 0..0 }
 }
 
 #[cfg(test)]

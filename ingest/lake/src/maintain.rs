@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use deltalake::protocol::checkpoints;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::compact::{self, Compacted};
 use crate::error::LakeError;
+use crate::log::{self, Cleared};
 use crate::table::Table;
 use crate::vacuum::{self, Vacuumed};
 use crate::vectors::VectorCache;
@@ -28,11 +28,13 @@ const COMMITS: u64 = 16;
 /// The same while a backlog is read: catching up has the cores and the memory first, but a writer
 /// that never does must not leave its table to wear out.
 const COMMITS_BEHIND: u64 = 16 * COMMITS;
+/// How many commits pass before the log is cleared.
+const COMMITS_LOGGED: u64 = 1024;
 /// How often unused files are looked for.
 const VACUUM_EVERY: Duration = Duration::from_secs(3600);
 
 /// All background work of a process takes turns.
-static TURN: Semaphore = Semaphore::const_new(1);
+pub(crate) static TURN: Semaphore = Semaphore::const_new(1);
 
 /// What maintenance of a table has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,13 +43,19 @@ pub struct Maintained {
     pub compacted: Compacted,
     /// Files that were deleted.
     pub vacuumed: Vacuumed,
+    /// Files of the log that were deleted.
+    pub cleared: Cleared,
 }
 
 impl Maintained {
     /// Both.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        Self { compacted: self.compacted.and(other.compacted), vacuumed: self.vacuumed.and(other.vacuumed) }
+        Self {
+            compacted: self.compacted.and(other.compacted),
+            vacuumed: self.vacuumed.and(other.vacuumed),
+            cleared: self.cleared.and(other.cleared),
+        }
     }
 }
 
@@ -76,18 +84,25 @@ async fn vacuum(table: &Table, retention: Duration) -> Result<Vacuumed, LakeErro
     done.map_err(|source| LakeError::table("vacuum", &table.name, source))
 }
 
-/// All of it, now: merges files, writes a checkpoint, cleans the log, and deletes what has been unused
-/// for the whole retention.
+async fn checkpoint(table: &Table) -> Result<(), LakeError> {
+    let done = log::checkpoint(table.delta()).await;
+    done.map_err(|source| LakeError::table("write a checkpoint of", &table.name, source))
+}
+
+async fn clear(table: &Table) -> Result<Cleared, LakeError> {
+    let done = async { log::clear(table.delta(), &vacuum::kept(table.delta()).await?, SystemTime::now()).await };
+    done.await.map_err(|source| LakeError::table("clear the log of", &table.name, source))
+}
+
+/// All of it, now: merges files, deletes what has been unused for the whole retention, and clears the log.
 pub(crate) async fn maintain(table: &Table, retention: Duration) -> Result<Maintained, LakeError> {
     let mut table = table.clone();
     let (mut cache, mut compacted) = (VectorCache::default(), Compacted::default());
     while let Some(more) = compact(&mut table, &mut cache, &AtomicBool::new(false)).await? {
         compacted = compacted.and(more);
     }
-    let failed = |source| LakeError::table("write a checkpoint of", &table.name, source);
-    checkpoints::create_checkpoint(table.delta(), None).await.map_err(failed)?;
-    checkpoints::cleanup_metadata(table.delta(), None).await.map_err(failed)?;
-    Ok(Maintained { compacted, vacuumed: vacuum(&table, retention).await? })
+    let vacuumed = vacuum(&table, retention).await?;
+    Ok(Maintained { compacted, vacuumed, cleared: clear(&table).await? })
 }
 
 /// The background work on one table.
@@ -95,15 +110,19 @@ pub(crate) async fn maintain(table: &Table, retention: Duration) -> Result<Maint
 pub(crate) struct Upkeep {
     retention: Duration,
     stop: Arc<AtomicBool>,
-    /// The version at which it was last looked, and when files were last deleted.
+    /// The version at which it was last looked, and that at which the log was last cleared.
     looked: u64,
+    cleared: u64,
+    /// When files were last deleted.
     vacuumed: Instant,
     running: Option<JoinHandle<Result<Maintained, LakeError>>>,
 }
 
 impl Upkeep {
     pub(crate) fn new(table: &Table, retention: Duration) -> Self {
-        Self { retention, stop: Arc::default(), looked: table.version(), vacuumed: Instant::now(), running: None }
+        let version = table.version();
+        let (stop, vacuumed) = (Arc::default(), Instant::now());
+        Self { retention, stop, looked: version, cleared: version, vacuumed, running: None }
     }
 
     /// Begins work where some is due and nobody else in this process works, and tells what became of
@@ -112,7 +131,7 @@ impl Upkeep {
         let mut has_merged = false;
         if let Some(running) = self.running.take_if(|running| running.is_finished()) {
             match running.await {
-                Ok(Ok(Maintained { compacted, vacuumed })) => {
+                Ok(Ok(Maintained { compacted, vacuumed, cleared })) => {
                     has_merged = compacted.files_before > 0;
                     if has_merged {
                         // There may be more to do at once.
@@ -125,6 +144,9 @@ impl Upkeep {
                     }
                     if vacuumed.files > 0 {
                         tracing::info!(table = %table.name, files = vacuumed.files, bytes = vacuumed.bytes, "deleted files that nobody needs");
+                    }
+                    if cleared.files > 0 {
+                        tracing::info!(table = %table.name, files = cleared.files, bytes = cleared.bytes, "cleared the log");
                     }
                 }
                 Ok(Err(error)) => {
@@ -141,7 +163,11 @@ impl Upkeep {
             return has_merged;
         }
         let Ok(permit) = TURN.try_acquire() else { return has_merged };
+        let is_clearing_due = table.version() >= self.cleared + COMMITS_LOGGED;
         self.looked = table.version();
+        if is_clearing_due {
+            self.cleared = table.version();
+        }
         if is_vacuum_due {
             self.vacuumed = Instant::now();
         }
@@ -152,8 +178,10 @@ impl Upkeep {
             runtime.block_on(async {
                 // Once only: the writer is to learn of each merge before rows are moved on.
                 let compacted = compact(&mut table, &mut VectorCache::default(), &stop).await?.unwrap_or_default();
+                checkpoint(&table).await?;
                 let vacuumed = if is_vacuum_due { vacuum(&table, retention).await? } else { Vacuumed::default() };
-                Ok(Maintained { compacted, vacuumed })
+                let cleared = if is_clearing_due { clear(&table).await? } else { Cleared::default() };
+                Ok(Maintained { compacted, vacuumed, cleared })
             })
         }));
         has_merged

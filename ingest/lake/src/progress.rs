@@ -12,6 +12,7 @@
 //! | `.../absent` | offsets that held no record (ends of transactions, compaction) |
 //! | `.../filtered` | records that say nothing (tombstones) |
 //! | `.../folded` | accepted events whose effect a later one has replaced |
+//! | `.../late` | those of them that came when a later one of their key was there already |
 
 use deltalake::kernel::Transaction;
 use ruam_event::{DatasetId, Partition, TopicId};
@@ -29,10 +30,13 @@ pub struct Progress {
     pub filtered: u64,
     /// Accepted events whose effect a later one has replaced, or that removed a row.
     pub folded: u64,
+    /// Those of the folded that came when one of their key with the same source position or a later one
+    /// was there already, so that they never had an effect.
+    pub late: u64,
 }
 
 /// The counts beside the next offset.
-const COUNTS: [&str; 4] = ["start", "absent", "filtered", "folded"];
+const COUNTS: [&str; 5] = ["start", "absent", "filtered", "folded", "late"];
 
 impl Progress {
     /// How many records were read.
@@ -43,7 +47,7 @@ impl Progress {
     /// The `txn` actions that say so.
     pub(crate) fn transactions(&self, dataset: &DatasetId, partition: &Partition) -> Vec<Transaction> {
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        let values = [self.start, count(self.absent), count(self.filtered), count(self.folded)];
+        let values = [self.start, count(self.absent), count(self.filtered), count(self.folded), count(self.late)];
         let id = partition_id(dataset, partition);
         let counts = COUNTS.iter().zip(values).map(|(name, value)| Transaction::new(format!("{id}/{name}"), value));
         let topic = topic_ids(dataset, &partition.topic.name).into_iter().zip(halves(partition.topic.id));
@@ -73,19 +77,20 @@ pub(crate) fn identity([high, low]: [i64; 2]) -> TopicId {
 }
 
 /// The names of the counts of a partition, in the order of [`from_counts`].
-pub(crate) fn count_ids(dataset: &DatasetId, partition: &Partition) -> [String; 4] {
+pub(crate) fn count_ids(dataset: &DatasetId, partition: &Partition) -> [String; COUNTS.len()] {
     let id = partition_id(dataset, partition);
     COUNTS.map(|name| format!("{id}/{name}"))
 }
 
 /// Progress from what a table holds.
-pub(crate) fn from_counts(next: i64, counts: [Option<i64>; 4]) -> Progress {
-    let [start, absent, filtered, folded] = counts.map(Option::unwrap_or_default);
+pub(crate) fn from_counts(next: i64, counts: [Option<i64>; COUNTS.len()]) -> Progress {
+    let [start, absent, filtered, folded, late] = counts.map(Option::unwrap_or_default);
     Progress {
         start,
         next,
         absent: absent.unsigned_abs(),
         filtered: filtered.unsigned_abs(),
         folded: folded.unsigned_abs(),
+        late: late.unsigned_abs(),
     }
 }

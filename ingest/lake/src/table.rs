@@ -266,7 +266,12 @@ pub(crate) async fn commit(
     operation: DeltaOperation,
     note: HashMap<String, serde_json::Value>,
 ) -> Result<Attempt, DeltaTableError> {
-    let properties = CommitProperties::default().with_metadata(note).with_application_transactions(transactions);
+    // Checkpoints and a short log are maintenance's: delta-rs would list the whole log in each commit.
+    let properties = CommitProperties::default()
+        .with_metadata(note)
+        .with_application_transactions(transactions)
+        .with_create_checkpoint(false)
+        .with_cleanup_expired_logs(Some(false));
     let log_store = table.log_store();
     let commit = CommitBuilder::from(properties)
         .with_actions(actions)
@@ -321,7 +326,10 @@ async fn create(delta: DeltaTable, name: &TableName, definition: &Definition) ->
         .with_columns(delta_fields(&Schema::new(nullable))?)
         .with_save_mode(SaveMode::Ignore)
         .with_raise_if_key_not_exists(false)
-        .with_configuration(marks(definition).map(|(key, value)| (key, Some(value))));
+        .with_configuration(marks(definition).map(|(key, value)| (key, Some(value))))
+        // A checkpoint names removed files for so long, for the vacuum of others: ours has its own account.
+        // In a week of one commit a second they would be a thousand times what the table itself is.
+        .with_configuration_property(TableProperty::DeletedFileRetentionDuration, Some("interval 1 hours"));
     create = match definition.mode {
         // The property, not only the feature: readers decide by it whether filters may be pushed
         // down to rows that a vector may have deleted.
@@ -393,7 +401,7 @@ pub(crate) async fn progress(
         }
         return Ok(None);
     };
-    let mut counts = [None; 4];
+    let mut counts = [None; _];
     for (count, id) in counts.iter_mut().zip(progress::count_ids(dataset, partition)) {
         *count = transaction(id).await?;
     }

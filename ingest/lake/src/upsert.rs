@@ -32,9 +32,16 @@ pub(crate) struct Plan {
     /// The rows that go, by file.
     hits: Vec<(DataFile, RoaringTreemap)>,
     /// For each partition, how many accepted events count no more.
-    pub folded: BTreeMap<i32, u64>,
+    pub folded: BTreeMap<i32, Counted>,
     /// Changes that leave a column as it was in a row that the table does not have.
     pub unresolved: Vec<Outcome>,
+}
+
+/// How many accepted events count no more, and how many of those came too late to ever do so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    pub folded: u64,
+    pub late: u64,
 }
 
 /// Finds out what the changes come to in the table as it is now.
@@ -83,10 +90,14 @@ fn wanted_columns(changes: &Pending, folded: &Folded) -> Vec<Field> {
 }
 
 fn decide(changes: &Pending, folded: Folded, found: Found, columns: Vec<Field>) -> Plan {
-    let mut counts: BTreeMap<i32, u64> = BTreeMap::new();
-    let mut fold_one = |partition: i32| *counts.entry(partition).or_default() += 1;
-    folded.superseded.iter().for_each(|row| fold_one(changes.partition(*row)));
-    found.partitions.iter().for_each(|partition| fold_one(*partition));
+    let mut counts: BTreeMap<i32, Counted> = BTreeMap::new();
+    let mut fold_one = |partition: i32, is_late: bool| {
+        let counted = counts.entry(partition).or_default();
+        counted.folded += 1;
+        counted.late += u64::from(is_late);
+    };
+    found.partitions.iter().for_each(|partition| fold_one(*partition, false));
+    let mut superseded = folded.superseded;
     let (mut rows, mut unresolved) = (Vec::with_capacity(folded.outcomes.len()), Vec::new());
     for outcome in folded.outcomes {
         let before = found.present.get(&changes.key(outcome.row));
@@ -95,14 +106,20 @@ fn decide(changes: &Pending, folded: Folded, found: Found, columns: Vec<Field>) 
             Source::Table => before.is_some(),
             Source::Nowhere => false,
         };
-        if before.is_some_and(|before| before.is_newer) || outcome.delete {
-            fold_one(changes.partition(outcome.row));
+        let is_late = before.is_some_and(|before| before.is_newer);
+        if is_late {
+            // What it was the last of has come too late as well.
+            superseded[outcome.others.clone()].iter_mut().for_each(|other| other.is_late = true);
+        }
+        if is_late || outcome.delete {
+            fold_one(changes.partition(outcome.row), is_late);
         } else if outcome.elsewhere.iter().all(|(_, source)| is_known(source)) {
             rows.push(outcome);
         } else {
             unresolved.push(outcome);
         }
     }
+    superseded.iter().for_each(|other| fold_one(changes.partition(other.row), other.is_late));
     Plan { rows, columns, present: found.present, hits: found.hits, folded: counts, unresolved }
 }
 

@@ -1,15 +1,20 @@
 //! Files that a table does not need any more, away.
 //!
-//! Guaranteed: a file goes only after it has been seen unused for the whole retention, so that every
-//! version of that time can still be read, and what a commit is about to use stays. When it was first
-//! seen is kept beside the table (`_ruam/unused.json`), because neither a file's age nor the table's
+//! A table that is committed to every second leaves two files a second behind. Not all of the versions that
+//! they made up are worth them: each version that a vacuum looks at, one an hour where it runs by itself, is
+//! kept for the retention with its files and its place in the [`log`](crate::log), and what came and went
+//! between two looks goes sooner ([`BRIEF`]).
+//!
+//! Guaranteed: a file goes only after it has been seen unused for that long, so that every version that is
+//! promised can be read, what a query still reads is there, and what a commit is about to use stays. When it
+//! was first seen is kept beside the table (`_ruam/unused.json`), because neither a file's age nor the table's
 //! log says since when nobody needs it: a vector that was written a month ago may have been in force
 //! until a minute ago.
 //!
 //! Only data files and deletion vectors are looked at; whatever else lies in a table's folder is
 //! somebody else's.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use deltalake::DeltaTable;
@@ -18,8 +23,12 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
 
 use crate::error::BoxError;
+use crate::log;
 use crate::vectors;
 
+/// How long files stay that no version needs that is kept: as long as a query may take that has begun with
+/// them.
+const BRIEF: Duration = Duration::from_secs(6 * 3600);
 /// Where it is kept which files are unused; Delta's readers pass over names that begin so.
 const UNUSED: &str = "_ruam/unused.json";
 
@@ -42,13 +51,39 @@ impl Vacuumed {
     }
 }
 
-/// [`UNUSED`]: for each file when it was first seen unused, in milliseconds since 1970-01-01 UTC.
-#[derive(Default, serde::Deserialize, serde::Serialize)]
-struct Unused {
+/// [`UNUSED`]: what the looks so far have found. Times are in milliseconds since 1970-01-01 UTC.
+#[derive(Default, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(default)]
+struct Looks {
+    /// For each unused file when it was first seen so.
     since: BTreeMap<String, u64>,
+    /// Those of them that no version needs that was looked at.
+    brief: BTreeSet<String>,
+    /// The files that were in use at the last look.
+    used: BTreeSet<String>,
+    /// The versions that were looked at, and when.
+    kept: BTreeMap<u64, u64>,
 }
 
-/// Deletes what no version within the retention needs. Looks at the table as it is now.
+impl Looks {
+    async fn read(table: &DeltaTable) -> Result<Self, BoxError> {
+        match table.log_store().object_store(None).get(&Path::from(UNUSED)).await {
+            Ok(found) => Ok(serde_json::from_slice(&found.bytes().await?).unwrap_or_else(|error| {
+                tracing::warn!(%error, table = %table.table_url(), "{UNUSED} cannot be read; the retention begins anew");
+                Self::default()
+            })),
+            Err(object_store::Error::NotFound { .. }) => Ok(Self::default()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The versions whose files are kept.
+pub(crate) async fn kept(table: &DeltaTable) -> Result<BTreeSet<u64>, BoxError> {
+    Ok(Looks::read(table).await?.kept.into_keys().collect())
+}
+
+/// Deletes what no version that is kept needs. Looks at the table as it is now, and keeps this version.
 pub(crate) async fn vacuum(table: &DeltaTable, retention: Duration, now: SystemTime) -> Result<Vacuumed, BoxError> {
     let store = table.log_store().object_store(None);
     let mut present: Vec<ObjectMeta> =
@@ -56,26 +91,30 @@ pub(crate) async fn vacuum(table: &DeltaTable, retention: Duration, now: SystemT
     // The table is looked at after the folder, so that what was committed in between is in use.
     let mut table = table.clone();
     table.update_incremental(None).await?;
-    let mut used = HashSet::new();
+    log::checkpoint(&table).await?;
+    let mut used = BTreeSet::new();
     for file in table.snapshot()?.log_data().iter() {
-        used.insert(file.object_store_path());
-        used.extend(file.deletion_vector_descriptor().as_ref().and_then(vectors::file_of).map(Path::from));
+        used.insert(file.object_store_path().to_string());
+        used.extend(file.deletion_vector_descriptor().as_ref().and_then(vectors::file_of));
     }
-    present.retain(|file| !used.contains(&file.location));
-    let before = match store.get(&Path::from(UNUSED)).await {
-        Ok(found) => serde_json::from_slice(&found.bytes().await?).unwrap_or_else(|error| {
-            tracing::warn!(%error, table = %table.table_url(), "{UNUSED} cannot be read; the retention begins anew");
-            Unused::default()
-        }),
-        Err(object_store::Error::NotFound { .. }) => Unused::default(),
-        Err(error) => return Err(error.into()),
-    };
+    let before = Looks::read(&table).await?;
     let millis = u64::try_from(now.duration_since(UNIX_EPOCH)?.as_millis())?;
-    let (mut after, mut done) = (Unused::default(), Vacuumed::default());
+    let is_over = |since: u64, retention: Duration| u128::from(millis.saturating_sub(since)) >= retention.as_millis();
+    let (mut after, mut done) = (Looks { kept: before.kept, ..Looks::default() }, Vacuumed::default());
+    after.kept.retain(|_, looked| !is_over(*looked, retention));
+    after.kept.extend(table.version().map(|version| (version, millis)));
+    present.retain(|file| !used.contains(file.location.as_ref()));
     for file in present {
         let path = file.location.to_string();
+        let is_brief = match before.since.contains_key(&path) {
+            true => before.brief.contains(&path),
+            false => !before.used.contains(&path),
+        };
         let since = before.since.get(&path).copied().unwrap_or(millis);
-        if u128::from(millis.saturating_sub(since)) < retention.as_millis() {
+        if !is_over(since, if is_brief { retention.min(BRIEF) } else { retention }) {
+            if is_brief {
+                after.brief.insert(path.clone());
+            }
             after.since.insert(path, since);
             continue;
         }
@@ -87,9 +126,8 @@ pub(crate) async fn vacuum(table: &DeltaTable, retention: Duration, now: SystemT
         done.bytes += file.size;
     }
     done.waiting = after.since.len() as u64;
-    if after.since != before.since {
-        store.put(&Path::from(UNUSED), serde_json::to_vec(&after)?.into()).await?;
-    }
+    after.used = used;
+    store.put(&Path::from(UNUSED), serde_json::to_vec(&after)?.into()).await?;
     Ok(done)
 }
 

@@ -38,7 +38,7 @@ use crate::maintain::{Maintained, Upkeep, maintain};
 use crate::progress::Progress;
 use crate::side::{Side, keep};
 use crate::table::{Attempt, Definition, Operation, Table};
-use crate::upsert;
+use crate::upsert::{self, Counted};
 use crate::vectors::VectorCache;
 
 /// How often a commit is tried again when the store fails in passing.
@@ -101,6 +101,8 @@ pub struct Committed {
     pub rejected: u64,
     /// How many accepted events count no more.
     pub folded: u64,
+    /// How many of those came too late to ever have an effect.
+    pub late: u64,
     /// Bytes of data files that came.
     pub bytes: u64,
     /// The next offset of each partition.
@@ -432,16 +434,16 @@ impl DatasetWriter {
             attempts += 1;
             let version = self.attempt(actions.clone(), partitions, Operation::Append, attempts).await?;
             if let Some(version) = version {
-                return Ok(Committed { version, rows, rejected, folded: 0, bytes, offsets: Vec::new() });
+                return Ok(Committed { version, rows, rejected, bytes, ..Committed::default() });
             }
         }
     }
 
     async fn commit_upserts(&mut self, partitions: &[Partition]) -> Result<Committed, LakeError> {
         let changes = std::mem::take(&mut self.waiting.changes);
-        let counts: BTreeMap<Partition, u64> = partitions
+        let counts: BTreeMap<Partition, Progress> = partitions
             .iter()
-            .filter_map(|partition| Some((partition.clone(), self.partitions.get(partition)?.reached.folded)))
+            .filter_map(|partition| Some((partition.clone(), self.partitions.get(partition)?.reached)))
             .collect();
         let (mut attempts, mut rejected) = (0, None);
         loop {
@@ -474,12 +476,14 @@ impl DatasetWriter {
                 }
                 rejected = Some(self.commit_sides(partitions).await?);
             }
-            let mut folded = 0;
+            let mut counted = Counted::default();
             for (partition, before) in &counts {
-                let count = plan.as_ref().and_then(|plan| plan.folded.get(&partition.index)).copied().unwrap_or(0);
-                folded += count;
+                let of_plan = plan.as_ref().and_then(|plan| plan.folded.get(&partition.index));
+                let Counted { folded, late } = of_plan.copied().unwrap_or_default();
+                counted = Counted { folded: counted.folded + folded, late: counted.late + late };
                 if let Some(state) = self.partitions.get_mut(partition) {
-                    state.reached.folded = before + count;
+                    state.reached.folded = before.folded + folded;
+                    state.reached.late = before.late + late;
                 }
             }
             let (actions, vectors) = match &plan {
@@ -499,7 +503,8 @@ impl DatasetWriter {
                     version,
                     rows,
                     rejected: rejected.unwrap_or(0),
-                    folded,
+                    folded: counted.folded,
+                    late: counted.late,
                     bytes,
                     offsets: Vec::new(),
                 });

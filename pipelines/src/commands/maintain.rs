@@ -15,10 +15,11 @@ const LEAST_RETENTION: Duration = Duration::from_secs(3600);
 
 /// Make the tables fast and small again, now.
 ///
-/// Merges small files and those of which much is deleted, writes a checkpoint, cleans the log of
-/// changes to the table, and deletes files that nobody has needed for worker.retention_hours. Running
-/// workers do the same by themselves, in the background; both may run at the same time, and nothing
-/// that is being written or read is lost.
+/// Merges small files and those of which much is deleted, writes a checkpoint, clears the table's log,
+/// and deletes files that nobody has needed for worker.retention_hours (6 hours, if they belong only to
+/// versions between those that are kept: each version of the last hour, and one an hour before that).
+/// Running workers do the same by themselves, in the background; both may run at the same time, and
+/// nothing that is being written or read is lost.
 ///
 /// merged, into: files that were made fewer. rows out: deleted rows that their files do not carry any
 /// more. deleted, freed: files that are gone, and their bytes. waiting: files that are to go later.
@@ -62,7 +63,7 @@ impl Maintain {
     }
 }
 
-fn line(name: &TableName, Maintained { compacted, vacuumed }: &Maintained) -> Vec<String> {
+fn line(name: &TableName, Maintained { compacted, vacuumed, .. }: &Maintained) -> Vec<String> {
     vec![
         name.to_string(),
         number(compacted.files_before),
@@ -75,16 +76,19 @@ fn line(name: &TableName, Maintained { compacted, vacuumed }: &Maintained) -> Ve
 }
 
 /// What it came to over all tables.
-fn told(Maintained { compacted, vacuumed }: &Maintained, took: Duration, retention: Duration) -> String {
+fn told(Maintained { compacted, vacuumed, cleared }: &Maintained, took: Duration, retention: Duration) -> String {
     let mut text = if compacted.files_before == 0 {
         "no files were to be merged".to_owned()
     } else {
         format!("{} files became {}", number(compacted.files_before), number(compacted.files_after))
     };
-    text.push_str(&format!("; {} freed, in {:.1} s", bytes(vacuumed.bytes), took.as_secs_f64()));
+    if cleared.files > 0 {
+        text.push_str(&format!("; {} files of logs went", number(cleared.files)));
+    }
+    text.push_str(&format!("; {} freed, in {:.1} s", bytes(vacuumed.bytes + cleared.bytes), took.as_secs_f64()));
     if vacuumed.waiting > 0 {
         text.push_str(&format!(
-            "\n{} files go when nobody has needed them for {} hours (worker.retention_hours):\nrun it again then, or leave it to `ruam up`",
+            "\n{} files go when nobody has needed them for up to {} hours (worker.retention_hours):\nrun it again then, or leave it to `ruam up`",
             number(vacuumed.waiting),
             retention.as_secs() / 3600
         ));

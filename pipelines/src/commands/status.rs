@@ -11,7 +11,9 @@ use crate::deployment::{Deployment, Place};
 
 /// Show how far each dataset is, and what is running.
 ///
-/// The embedded log is only asked while it runs; without it, what waits in it is shown as ?.
+/// late: events that came when a later one of the same row was there already, so that they had no
+/// effect. waiting: in the log, not read yet. The embedded log is only asked while it runs; without it,
+/// what late is and what waits is shown as ?.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Status {}
 
@@ -39,16 +41,20 @@ impl Status {
         for dataset in deployment.datasets.all.values() {
             let accounts = accounts(dataset, log.as_ref().map(|log| &log.log), &deployment.lake, &engine).await?;
             let waiting = accounts.iter().map(|account| account.lag()).sum::<Option<i64>>().filter(|_| log.is_some());
+            let late =
+                accounts.iter().filter_map(|account| account.progress).map(|progress| progress.late).sum::<u64>();
+            let late = log.is_some().then_some(late);
             rows.push(vec![
                 dataset.spec.id().to_string(),
                 dataset.spec.mode.to_string(),
                 number(accounts.iter().map(|account| account.rows).sum::<u64>()),
                 number(accounts.iter().map(|account| account.rejected).sum::<u64>()),
+                late.map_or("?".to_owned(), number),
                 waiting.map_or("?".to_owned(), number),
                 if dataset.spec.generated { "generated" } else { "" }.to_owned(),
             ]);
         }
-        say(table(&["dataset", "mode", "rows", "rejects", "waiting", ""], rows, &[2, 3, 4]))?;
+        say(table(&["dataset", "mode", "rows", "rejects", "late", "waiting", ""], rows, &[2, 3, 4, 5]))?;
         say(format!("lake: {}", deployment.lake.url()))?;
         if let Some(log) = log {
             say(format!("log: {}", log.place))?;

@@ -14,7 +14,8 @@ use crate::deployment::{Deployment, Place};
 ///
 /// published: records that were read. rows: in the table now. rejected: refused, with a reason
 /// (ruam rejects list). filtered: records that say nothing (Kafka's tombstones). folded: accepted
-/// events whose effect a later one has replaced, and deletes. waiting: in the log, not read yet.
+/// events whose effect a later one has replaced, deletes, and what came late (ruam status). waiting: in
+/// the log, not read yet.
 /// Rows and rejects are counted in the tables themselves, and looked through for doubles. Ends with
 /// 1 if the books do not balance.
 #[derive(Debug, clap::Args)]

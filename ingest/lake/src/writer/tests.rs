@@ -14,7 +14,8 @@ use ruam_event::{Position, Topic, TopicId};
 use super::*;
 use crate::compact;
 use crate::fold::column;
-use crate::vacuum::vacuum;
+use crate::log::{self, Cleared};
+use crate::vacuum::{kept, vacuum};
 
 mod compaction;
 
@@ -101,8 +102,13 @@ enum Record {
 
 /// The records of one partition, from an offset on, as the normaliser would hand them over.
 fn batch(index: i32, start: i64, records: &[Record]) -> Batch {
+    batch_at(index, start, records, |offset| start as u64 + offset as u64 + 1)
+}
+
+/// The same, with the position in its source of each.
+fn batch_at(index: i32, start: i64, records: &[Record], position: impl Fn(usize) -> u64) -> Batch {
     let end = start + records.len() as i64;
-    let place = |offset: usize| (index, start + offset as i64, start as u64 + offset as u64 + 1);
+    let place = |offset: usize| (index, start + offset as i64, position(offset));
     let (mut keys, mut values, mut ops, mut touched, mut places) = (vec![], vec![], vec![], vec![], vec![]);
     let (mut bad, mut filtered) = (vec![], 0);
     for (at, record) in records.iter().enumerate() {
@@ -210,6 +216,45 @@ async fn found(lake: &Lake, index: i32) -> Model {
         model.changes = count(0) as usize;
     }
     model
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_events_have_no_effect_and_are_counted() {
+    for indexed in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let lake = lake(&dir);
+        let (mut writer, _) = open(&lake, Mode::Upsert, &[0]).await;
+        if !indexed {
+            writer.index = None;
+        }
+        let mut commit = async |start: i64, records: &[(u64, Record)]| {
+            let (positions, records): (Vec<_>, Vec<_>) = records.iter().cloned().unzip();
+            writer.write(batch_at(0, start, &records, |offset| positions[offset])).await.unwrap();
+            let committed = writer.commit().await.unwrap().unwrap();
+            (committed.rows, committed.folded, committed.late)
+        };
+        assert_eq!(commit(0, &[(10, put(1, 10)), (11, put(2, 20))]).await, (2, 0, 0));
+        let late = [
+            // Both are older than the row, and the second is the row itself once more.
+            (5, put(1, 5)),
+            (10, put(1, 10)),
+            // So are these, a deletion among them.
+            (3, put(2, 1)),
+            (4, Record::Delete(2)),
+            // Late within the batch.
+            (13, put(3, 30)),
+            (12, put(3, 29)),
+            // Overtaken, and not late.
+            (14, put(4, 1)),
+            (15, put(4, 40)),
+        ];
+        assert_eq!(commit(2, &late).await, (2, 6, 5));
+        let rows = [("p0k1", 10), ("p0k2", 20), ("p0k3", 30), ("p0k4", 40)];
+        assert_eq!(found(&lake, 0).await.rows, rows.map(|(key, value)| (key.to_owned(), value)).into());
+        let name = TableName::new(&"a.b".parse().unwrap(), TableKind::Rows);
+        let progress = lake.progress(&name, None, &[partition(0)]).await.unwrap()[0].unwrap();
+        assert_eq!((progress.folded, progress.late, progress.next), (6, 5, 10));
+    }
 }
 
 /// Published = rows + rejected + filtered + folded.

@@ -1,6 +1,7 @@
 //! Compaction and vacuum beside a writer: rows move, and stay what and how many they are.
 
 use super::*;
+use crate::maintain::TURN;
 
 /// What was committed so far.
 #[derive(Default)]
@@ -63,7 +64,7 @@ async fn upkeep_merges_files_and_old_versions_stay_until_the_retention_is_over()
         let done = writer.maintain(hour).await.unwrap();
         let kinds: Vec<_> = done.iter().map(|(name, _)| name.kind).collect();
         assert_eq!(kinds, [TableKind::Rows, TableKind::Rejects, TableKind::Changes]);
-        for (name, Maintained { compacted, vacuumed }) in &done {
+        for (name, Maintained { compacted, vacuumed, .. }) in &done {
             assert!(compacted.files_before >= 20 && compacted.files_after < 8, "{name}: {compacted:?}");
             assert!(vacuumed.files == 0 && vacuumed.waiting >= 20, "{name}: {vacuumed:?}");
         }
@@ -149,4 +150,92 @@ async fn looking_anew_does_not_take_another_writers_commit_for_its_own() {
     second.commit().await.unwrap();
     let error = first.prepare(&mut |_, _| {}).await.unwrap_err();
     assert!(matches!(error, LakeError::Superseded { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upkeep_writes_checkpoints_and_keeps_the_log_short() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let (writer, _) = open(&lake, Mode::Upsert, &[0]).await;
+    let hour = Duration::from_secs(3600);
+    let mut writer = writer.with_upkeep(24 * hour);
+    let mut told = Told::default();
+    let mut expected = Model::default();
+    for round in 0..40_i64 {
+        expected = told.commit(&mut writer, &[put(round as u8 % 7, round)]).await;
+        writer.tend(false).await.unwrap();
+        // What it has begun has ended when it gives its turn back.
+        drop(TURN.acquire().await.unwrap());
+    }
+    let folder = dir.path().join("a/b/_delta_log");
+    let named = |end: &str| {
+        let names = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with(end)).count()
+    };
+    let (commits, checkpoints) = (named(".json"), named(".checkpoint.parquet"));
+    assert!(commits >= 41, "{commits} versions, those of compactions among them");
+    assert!((2..=10).contains(&checkpoints), "{checkpoints} checkpoints of {commits} versions");
+    assert_eq!(found(&lake, 0).await, expected);
+    // Nothing is of a time that has passed.
+    let table = writer.rows.delta();
+    let kept = BTreeSet::from([20]);
+    assert_eq!(log::clear(table, &kept, SystemTime::now()).await.unwrap(), Cleared::default());
+    // Three hours later all that is left is of what comes after the newest checkpoint, and what is kept.
+    let cleared = log::clear(table, &kept, SystemTime::now() + 3 * hour).await.unwrap();
+    assert!(cleared.files as usize >= commits / 2, "{cleared:?} of {commits}");
+    assert!(folder.join(format!("{:020}.json", 20)).exists() && !folder.join(format!("{:020}.json", 19)).exists());
+    assert_eq!(found(&lake, 0).await, expected, "the table opens");
+    let expected = told.commit(&mut writer, &[put(1, 100), Record::Delete(2)]).await;
+    assert_eq!(found(&lake, 0).await, expected, "and is written to as before");
+    drop(writer);
+    let (mut writer, _) = open(&lake, Mode::Upsert, &[0]).await;
+    let expected = told.commit(&mut writer, &[put(3, 101)]).await;
+    assert_eq!(found(&lake, 0).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_that_a_vacuum_looked_at_stay_for_the_retention_and_others_for_a_while() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let (mut writer, _) = open(&lake, Mode::Upsert, &[0]).await;
+    let mut told = Told::default();
+    let (hour, begun) = (Duration::from_secs(3600), SystemTime::now());
+    let day = 24 * hour;
+    let mut looked = Vec::new();
+    let mut between = Vec::new();
+    for round in 0..3 {
+        let expected = told.commit(&mut writer, &[put(1, round), put(2, round)]).await;
+        looked.push((writer.rows.version(), expected.rows));
+        let done = vacuum(writer.rows.delta(), day, begun + round as u32 * hour).await.unwrap();
+        assert_eq!((done.files, kept(writer.rows.delta()).await.unwrap().len() as i64), (0, round + 1));
+        told.commit(&mut writer, &[put(1, -round), put(2, -round)]).await;
+        between.push(writer.rows.version());
+    }
+    told.commit(&mut writer, &[put(1, 100), put(2, 100)]).await;
+    let read = async |version: u64| {
+        let mut table = lake.table(&writer.rows.name).await.unwrap();
+        table.load_version(version).await.unwrap();
+        let session = SessionContext::new();
+        session.register_table("t", table.table_provider().await.unwrap()).unwrap();
+        let batches = session.sql("select key, value from t").await.unwrap().collect().await;
+        batches.map(|batches| batches.iter().map(RecordBatch::num_rows).sum::<usize>())
+    };
+    // The files of the last round are seen unused only now.
+    vacuum(writer.rows.delta(), day, begun + 3 * hour).await.unwrap();
+    for version in looked.iter().map(|(version, _)| version).chain(&between) {
+        assert!(read(*version).await.is_ok(), "{version}");
+    }
+    let later = vacuum(writer.rows.delta(), day, begun + 10 * hour).await.unwrap();
+    assert!(later.files > 0, "{later:?}");
+    for (version, rows) in &looked {
+        assert_eq!(read(*version).await.unwrap(), rows.len(), "{version} is kept");
+    }
+    for version in between {
+        assert!(read(version).await.is_err(), "{version} is not");
+    }
+    let last = vacuum(writer.rows.delta(), day, begun + 40 * hour).await.unwrap();
+    assert!(last.files > 0 && last.waiting == 0, "{last:?}");
+    assert!(read(looked[0].0).await.is_err());
+    assert_eq!(kept(writer.rows.delta()).await.unwrap(), BTreeSet::from([writer.rows.version()]));
+    assert_eq!(found(&lake, 0).await, told.model);
 }
