@@ -2,12 +2,14 @@
 //! limit that was measured in the same run: these machines are shared, and absolute figures mean
 //! little.
 //!
-//! `cargo bench` runs it, `cargo bench -- memory` a part (speed, memory, freshness, upserts, scans), each in
-//! a process of its own, so that none has the memory of another. `RUAM_BENCH_EVENTS=N` (1,000,000) sets
+//! `cargo bench` runs it, `cargo bench -- memory` a part (speed, memory, freshness, upserts, scans,
+//! day), each in a process of its own, so that none has the memory of another. The day takes half an hour and
+//! is run only when it is named. `RUAM_BENCH_EVENTS=N` (1,000,000) sets
 //! how many events a throughput is taken over, `RUAM_TEST_KAFKA=host:port` names a Kafka; without one,
 //! and without Maven and Java, its lines are left out.
 
 mod backlog;
+mod day;
 mod freshness;
 mod limit;
 mod register;
@@ -32,6 +34,8 @@ const TIMES_MERGE: f64 = 30.0;
 const OF_APPENDS: f64 = 0.3;
 /// A scan of a table that was committed to, against one of the same rows freshly written.
 const OF_FRESH: f64 = 1.5;
+/// To open a table after a day, against one of the same rows freshly written.
+const OPENED: f64 = 2.0;
 /// How often memory is measured.
 const RUNS: usize = 5;
 
@@ -65,12 +69,13 @@ type Part = fn() -> Result<bool>;
 
 /// Names the part that a process is to measure.
 const PART: &str = "RUAM_BENCH_PART";
-const PARTS: [(&str, Part); 5] = [
+const PARTS: [(&str, Part); 6] = [
     ("speed", measure_speed),
     ("memory", measure_memory),
     ("freshness", measure_freshness),
     ("upserts", measure_upserts),
     ("scans", measure_scans),
+    ("day", measure_day),
 ];
 
 /// Measures what is asked for; says whether all promises were kept.
@@ -86,7 +91,11 @@ fn measure() -> Result<bool> {
     }
     println!("{} cores; what is promised is judged: ok, or SHORT", std::thread::available_parallelism()?.get());
     let mut kept = true;
-    for (name, _) in PARTS.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name)) {
+    let is_wanted = |name: &str| match wanted.is_empty() {
+        true => name != "day",
+        false => wanted.iter().any(|wanted| wanted == name),
+    };
+    for (name, _) in PARTS.iter().filter(|(name, _)| is_wanted(name)) {
         kept &= Command::new(std::env::current_exe()?).env(PART, name).status()?.success();
     }
     Ok(kept)
@@ -220,6 +229,12 @@ fn measure_upserts() -> Result<bool> {
         measured.peak_mb,
         verdict(true, measured.peak_mb <= PEAK_MB)
     );
+    println!(
+        "  index of 20 million keys made anew   {:.1} s   the key column read   {:.2} s   ratio {:.1}",
+        measured.rebuild.as_secs_f64(),
+        measured.key_scan.as_secs_f64(),
+        measured.rebuild.as_secs_f64() / measured.key_scan.as_secs_f64()
+    );
     Ok(growth <= GROWTH && times_merge >= TIMES_MERGE && of_appends >= OF_APPENDS && measured.peak_mb <= PEAK_MB)
 }
 
@@ -237,6 +252,30 @@ fn measure_scans() -> Result<bool> {
             ms(scanned.worn),
             ms(scanned.fresh),
             verdict(true, ratio <= OF_FRESH)
+        );
+    }
+    Ok(kept)
+}
+
+fn measure_day() -> Result<bool> {
+    println!("\na table after a day of one commit a second, against the same rows freshly written (≤ {OPENED})");
+    let day = day::measure()?;
+    println!(
+        "  {} commits   median in the first hour {:.1} ms, in the last {:.1} ms   {} files in the log",
+        day.commits,
+        ms(day.first),
+        ms(day.last),
+        day.log_files
+    );
+    let mut kept = true;
+    for (what, worn, fresh) in [("open", day.worn, day.fresh), ("open, count", day.worn_count, day.fresh_count)] {
+        let ratio = ms(worn) / ms(fresh);
+        kept &= ratio <= OPENED;
+        println!(
+            "  {what:<12}   {:>6.1} ms   fresh {:>6.1} ms   ratio {ratio:.2}{}",
+            ms(worn),
+            ms(fresh),
+            verdict(true, ratio <= OPENED)
         );
     }
     Ok(kept)

@@ -1,11 +1,12 @@
 //! A register of people as a writer gets it: batches of its rows, by the number of each person.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use arrow::array::{
     ArrayRef, Date32Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
@@ -21,6 +22,9 @@ const BATCH_ROWS: usize = 16 * 1024;
 const INDEX_BYTES: usize = 8 << 20;
 const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// Where the key index lies, in the register's folder.
+const INDEX: &str = "index";
+
 /// The columns that tell one person from another.
 pub const KEY: &str = "citizen_id";
 
@@ -34,21 +38,8 @@ pub struct Register {
 impl Register {
     /// Opens the register in a folder, which is empty.
     pub async fn open(dir: &Path, mode: Mode) -> Result<Self> {
-        let lake = lake(dir)?;
         let partition = Partition { topic: Arc::new(Topic { name: "people".to_owned(), id: TopicId(1) }), index: 0 };
-        let contract = Contract {
-            dataset: "bench.people".parse()?,
-            description: "A register of people".to_owned(),
-            mode,
-            key: vec![KEY.to_owned()],
-            history: false,
-            rows: schema(),
-            rejects: reject::SCHEMA.clone(),
-            refuse: Arc::new(reject::unresolved),
-        };
-        let index = IndexSettings { folder: dir.join("index"), memory: INDEX_BYTES };
-        let writer = DatasetWriter::open(&lake, contract, Some(&index)).await?;
-        let mut writer = writer.with_upkeep(RETENTION);
+        let mut writer = writer(dir, mode).await?.with_upkeep(RETENTION);
         writer.assign(&[(partition.clone(), 0)]).await?;
         Ok(Self { writer, partition, next: 0 })
     }
@@ -90,6 +81,33 @@ impl Register {
             filtered: 0,
         })
     }
+}
+
+/// A writer of the register in a folder.
+async fn writer(dir: &Path, mode: Mode) -> Result<DatasetWriter> {
+    let contract = Contract {
+        dataset: "bench.people".parse()?,
+        description: "A register of people".to_owned(),
+        mode,
+        key: vec![KEY.to_owned()],
+        history: false,
+        rows: schema(),
+        rejects: reject::SCHEMA.clone(),
+        refuse: Arc::new(reject::unresolved),
+    };
+    let index = IndexSettings { folder: dir.join(INDEX), memory: INDEX_BYTES };
+    Ok(DatasetWriter::open(&lake(dir)?, contract, Some(&index)).await?)
+}
+
+/// Makes the key index of the register in a folder anew, whose writer is gone; says how long that took.
+pub async fn rebuild(dir: &Path) -> Result<Duration> {
+    fs::remove_dir_all(dir.join(INDEX))?;
+    let mut writer = writer(dir, Mode::Upsert).await?;
+    let begun = Instant::now();
+    let mut read = 0;
+    writer.prepare(&mut |rows, _| read = rows).await?;
+    ensure!(read > 0, "the index was made anew");
+    Ok(begun.elapsed())
 }
 
 /// The lake of the register in a folder.

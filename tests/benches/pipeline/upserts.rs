@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use deltalake::DeltaTable;
 use deltalake::datafusion::prelude::{SessionContext, col};
 use deltalake::protocol::SaveMode;
@@ -15,12 +15,13 @@ use ruam_event::Mode;
 
 use crate::peak_mb;
 use crate::register::{self, KEY, Register};
+use crate::scans;
 
 /// The sizes that are measured, in millions of rows, and that of the comparisons.
 const SIZES: [u64; 3] = [1, 5, 20];
 const COMPARED: u64 = 5;
 /// The rows of a measured commit, and how many of those.
-const CHANGES: usize = 10_000;
+pub const CHANGES: usize = 10_000;
 const COMMITS: usize = 60;
 /// The rows of a commit that fills the table.
 const FILLED: usize = 250_000;
@@ -39,6 +40,10 @@ pub struct Upserts {
     pub merge: Duration,
     /// The most memory of the process while it was only a writer.
     pub peak_mb: u64,
+    /// To make the index of the largest size anew.
+    pub rebuild: Duration,
+    /// To read the key column of the same table.
+    pub key_scan: Duration,
 }
 
 /// Times of many of the same.
@@ -79,11 +84,13 @@ pub fn measure() -> Result<Upserts> {
         }
         let peak_mb = peak_mb(std::process::id())?;
         drop(register);
+        let rebuild = register::rebuild(&dir.path().join("upserts")).await?;
+        let key_scan = scan_keys(&dir.path().join("upserts"), filled).await?;
         let mut appended = Register::open(&dir.path().join("appends"), Mode::Append).await?;
         let times = change(&mut appended, &mut random, COMPARED * 1_000_000).await?;
         let appends_a_second = CHANGES as f64 / times.mean().as_secs_f64();
         let merge = merge(&dir.path().join("merged"), &mut random).await?;
-        Ok(Upserts { commits, upserts_a_second, appends_a_second, merge, peak_mb })
+        Ok(Upserts { commits, upserts_a_second, appends_a_second, merge, peak_mb, rebuild, key_scan })
     })
 }
 
@@ -101,15 +108,28 @@ pub async fn fill(register: &mut Register, filled: &mut u64, until: u64) -> Resu
 async fn change(register: &mut Register, random: &mut ChaCha8Rng, people: u64) -> Result<Times> {
     let mut times = Vec::with_capacity(COMMITS);
     for _ in 0..COMMITS {
-        times.push(register.commit(&some(random, people), false).await?);
+        times.push(register.commit(&some(random, people, CHANGES), false).await?);
     }
     times.sort_unstable();
     Ok(Times(times))
 }
 
-/// As many people as a commit changes.
-pub fn some(random: &mut ChaCha8Rng, people: u64) -> Vec<u64> {
-    (0..CHANGES).map(|_| random.random_range(0..people)).collect()
+/// Reads the key of each row, as a query does; the fastest of three.
+async fn scan_keys(dir: &Path, people: u64) -> Result<Duration> {
+    let engine = scans::engine(dir)?;
+    let mut fastest = Duration::MAX;
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let answer = scans::ask(&engine, &format!("select count({KEY}), max({KEY}) from bench.people")).await?;
+        fastest = fastest.min(begun.elapsed());
+        ensure!(answer.starts_with(&format!("{people} ")), "each key was read: {answer}");
+    }
+    Ok(fastest)
+}
+
+/// So many people, at random.
+pub fn some(random: &mut ChaCha8Rng, people: u64, changes: usize) -> Vec<u64> {
+    (0..changes).map(|_| random.random_range(0..people)).collect()
 }
 
 /// The same changes of a table of the same rows by delta-rs.
@@ -123,7 +143,7 @@ async fn merge(dir: &Path, random: &mut ChaCha8Rng) -> Result<Duration> {
     }
     let mut fastest = Duration::MAX;
     for round in 0..MERGES {
-        let mut people = some(random, COMPARED * 1_000_000);
+        let mut people = some(random, COMPARED * 1_000_000, CHANGES);
         people.sort_unstable();
         people.dedup();
         let changed = register::rows(&people, ((round + 1) * 1_000_000_000) as i64)?;
