@@ -17,6 +17,7 @@ use crate::fold::column;
 use crate::vacuum::vacuum;
 
 mod compaction;
+mod order;
 
 fn timestamp() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
@@ -142,6 +143,7 @@ fn batch(index: i32, start: i64, records: &[Record]) -> Batch {
         unchanged,
         rejects: reject_rows("bad", &bad),
         filtered,
+        left: 0,
     }
 }
 
@@ -201,7 +203,7 @@ async fn found(lake: &Lake, index: i32) -> Model {
     for batch in query(
         lake,
         TableKind::Changes,
-        &format!("select count(*), count(distinct _offset) from t where _partition = {index}"),
+        &format!("select count(*), count(distinct concat(_offset, key, _op)) from t where _partition = {index}"),
     )
     .await
     {
