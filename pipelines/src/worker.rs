@@ -183,6 +183,7 @@ impl Worker {
                         unchanged: normalised.unchanged,
                         rejects: normalised.rejects,
                         filtered: normalised.filtered,
+                        left: normalised.left,
                     };
                     Step::Batch(Box::new(batch), arrivals)
                 }

@@ -5,7 +5,7 @@
 //! | `<agency>.<dataset>` | the rows |
 //! | `<agency>.<dataset>__rejects` | what could not become a row, and why |
 //! | `<agency>.<dataset>__changes` | every accepted change, where history is kept |
-//! | `<agency>.<dataset>__history` | the same with the time for which each row stood |
+//! | `<agency>.<dataset>__history` | what each row was, by the source's clock and by that of arrival |
 //! | `ruam.datasets`, `ruam.columns` | what is declared |
 //! | `ruam.rejects` | the rejects of all datasets |
 //!
@@ -21,13 +21,13 @@ use datafusion::catalog::{CatalogProvider, MemTable};
 use datafusion::catalog::{MemoryCatalogProvider, SchemaProvider, TableProvider};
 use datafusion::common::Result;
 use datafusion::datasource::{ViewTable, provider_as_source};
-use datafusion::functions_window::expr_fn::lead;
-use datafusion::logical_expr::{ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, col, lit};
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, ident, lit};
 use deltalake::DeltaTable;
 use ruam_lake::{Lake, LakeError, LiveFiles, TableKind, TableName};
 
 use crate::engine::QueryDataset;
 use crate::error::external;
+use crate::history::History;
 use crate::scan::LakeTable;
 
 /// The catalog's name, which is also the name of the database that PostgreSQL's clients connect to.
@@ -74,28 +74,36 @@ impl Tables {
     /// A table to scan; empty where nothing has been written to it.
     async fn provider(&self, name: &TableName, schema: &SchemaRef) -> Result<Arc<dyn TableProvider>> {
         let mut known = self.known.lock().await;
+        match self.look(&mut known, name).await? {
+            Some(known) => known.provider(name).await,
+            None => Ok(Arc::new(MemTable::try_new(schema.clone(), vec![Vec::new()])?)),
+        }
+    }
+
+    async fn look<'a>(
+        &self,
+        known: &'a mut HashMap<TableName, Known>,
+        name: &TableName,
+    ) -> Result<Option<&'a mut Known>> {
         if let (Some(Known { table, .. }), None) = (known.get_mut(name), &self.pinned)
             && table.update_incremental(None).await.is_err()
         {
             // It may have been replaced as a whole; then it is opened anew.
             known.remove(name);
         }
-        if let Some(known) = known.get_mut(name) {
-            return known.provider(name).await;
-        }
-        let table = match self.lake.table(name).await {
-            Ok(table) => table,
-            Err(LakeError::Missing { .. }) => {
-                return Ok(Arc::new(MemTable::try_new(schema.clone(), vec![Vec::new()])?));
+        if !known.contains_key(name) {
+            let table = match self.lake.table(name).await {
+                Ok(table) => table,
+                Err(LakeError::Missing { .. }) => return Ok(None),
+                Err(error) => return Err(external(error)),
+            };
+            if let Some(pinned) = &self.pinned {
+                let version = table.version().unwrap_or_default();
+                pinned.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), version);
             }
-            Err(error) => return Err(external(error)),
-        };
-        if let Some(pinned) = &self.pinned {
-            let version = table.version().unwrap_or_default();
-            pinned.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), version);
+            known.insert(name.clone(), Known { table, files: LiveFiles::default() });
         }
-        let opened = known.entry(name.clone()).insert_entry(Known { table, files: LiveFiles::default() });
-        opened.into_mut().provider(name).await
+        Ok(known.get_mut(name))
     }
 }
 
@@ -138,7 +146,7 @@ impl Agency {
         let (base, suffix) = name.split_at(name.find("__")?);
         let dataset = self.datasets.get(base)?;
         match suffix {
-            HISTORY if dataset.changes.is_some() => Some(Named::History(dataset)),
+            HISTORY if dataset.has_history() => Some(Named::History(dataset)),
             suffix if suffix == TableKind::Changes.suffix() && dataset.changes.is_some() => {
                 Some(Named::Table(dataset, TableKind::Changes))
             }
@@ -152,8 +160,9 @@ impl Agency {
 impl SchemaProvider for Agency {
     fn table_names(&self) -> Vec<String> {
         let names = self.datasets.iter().flat_map(|(name, dataset)| {
-            let history = dataset.changes.is_some().then_some([TableKind::Changes.suffix(), HISTORY]);
-            let suffixes = ["", TableKind::Rejects.suffix()].into_iter().chain(history.into_iter().flatten());
+            let changes = dataset.changes.is_some().then_some(TableKind::Changes.suffix());
+            let history = dataset.has_history().then_some(HISTORY);
+            let suffixes = ["", TableKind::Rejects.suffix()].into_iter().chain(changes).chain(history);
             suffixes.map(move |suffix| format!("{name}{suffix}"))
         });
         names.collect()
@@ -173,6 +182,11 @@ impl SchemaProvider for Agency {
 }
 
 impl QueryDataset {
+    /// Whether there is a history of each of its keys.
+    fn has_history(&self) -> bool {
+        self.changes.is_some() && !self.spec.key().is_empty()
+    }
+
     async fn provider(&self, tables: &Tables, kind: TableKind) -> Result<Arc<dyn TableProvider>> {
         let schema = match kind {
             TableKind::Rows => &self.rows,
@@ -192,26 +206,10 @@ fn view(plan: LogicalPlan) -> Arc<dyn TableProvider> {
     Arc::new(ViewTable::new(plan, None))
 }
 
-/// Every version of every row, with the source's time from which it stood (none where the source
-/// does not know) and until which (none where it still stands).
 async fn history(dataset: &QueryDataset, tables: &Tables) -> Result<Arc<dyn TableProvider>> {
-    let changes = scan(dataset, tables, TableKind::Changes).await?;
-    let key = dataset.spec.key().iter().map(|name| col(format!("\"{name}\""))).collect::<Vec<_>>();
-    let until = |column: &str| {
-        lead(col(column), None, None)
-            .partition_by(key.clone())
-            .order_by(vec![col("_position").sort(true, false)])
-            .build()
-    };
-    let changes = changes.window(vec![until("_source_time")?.alias("valid_to"), until("_op")?.alias("next_op")])?;
-    let mut columns: Vec<_> = dataset.rows.fields().iter().map(|field| col(format!("\"{}\"", field.name()))).collect();
-    columns.extend([
-        col("_source_time").alias("valid_from"),
-        col("valid_to"),
-        col("next_op").is_null().alias("is_current"),
-        col("_op"),
-    ]);
-    Ok(view(changes.filter(col("_op").not_eq(lit("delete")))?.project(columns)?.build()?))
+    let changes = scan(dataset, tables, TableKind::Changes).await?.build()?;
+    let (key, effective) = (dataset.spec.key(), dataset.spec.effective());
+    Ok(view(History { rows: &dataset.rows, key: &key, effective }.plan(&changes)?))
 }
 
 /// What there is to know of all datasets.
@@ -285,7 +283,7 @@ impl About {
         let mut all: Option<LogicalPlanBuilder> = None;
         for dataset in &self.datasets {
             let mut columns = vec![lit(dataset.spec.id().to_string()).alias("dataset")];
-            columns.extend(dataset.rejects.fields().iter().map(|field| col(format!("\"{}\"", field.name()))));
+            columns.extend(dataset.rejects.fields().iter().map(|field| ident(field.name())));
             let rejects = scan(dataset, &self.tables, TableKind::Rejects).await?.project(columns)?;
             all = Some(match all {
                 Some(before) => before.union(rejects.build()?)?,

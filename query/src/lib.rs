@@ -12,6 +12,7 @@ pub mod engine;
 mod error;
 pub mod extract;
 pub mod format;
+mod history;
 pub mod pg;
 mod scan;
 

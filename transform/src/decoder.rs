@@ -38,12 +38,25 @@ pub(crate) struct Staged {
     pub source_times: TimestampMicrosecondBuilder,
     /// Records that could not be read.
     pub faults: Faults,
+    /// The keys that updates have left behind.
+    pub left: Left,
+}
+
+/// The keys that rows had before updates that gave them another, as far as texts can tell.
+#[derive(Debug)]
+pub(crate) struct Left {
+    /// The records of those updates.
+    pub records: Vec<u32>,
+    /// One per declared column, one entry per record; empty where the column is not of the key.
+    pub columns: Vec<StringArray>,
 }
 
 /// Reads records into columns.
 #[derive(Debug)]
 pub(crate) struct Decoder {
     names: Vec<String>,
+    /// The columns by which rows are replaced; none where they never are.
+    key: Vec<usize>,
     unknown: UnknownColumns,
     appends_only: bool,
     max_bytes: usize,
@@ -51,8 +64,10 @@ pub(crate) struct Decoder {
 
 impl Decoder {
     pub(crate) fn new(spec: &DatasetSpec, max_bytes: usize) -> Self {
+        let is_key = |column: &usize| spec.mode == Mode::Upsert && spec.is_key(spec.columns[*column].name());
         Self {
             names: spec.columns.iter().map(|column| column.name().to_owned()).collect(),
+            key: (0..spec.columns.len()).filter(is_key).collect(),
             unknown: spec.unknown_columns,
             appends_only: spec.mode == Mode::Append,
             max_bytes,
@@ -94,6 +109,9 @@ struct Rows<'a> {
     columns: Vec<StringBuilder>,
     unchanged: Vec<Option<BooleanBufferBuilder>>,
     faults: Faults,
+    old_key: OldKey<'a>,
+    left_by: Vec<u32>,
+    left: Vec<StringBuilder>,
     record: usize,
     records: usize,
     /// How many columns the record has had.
@@ -110,6 +128,9 @@ impl<'a> Rows<'a> {
             columns: decoder.names.iter().map(|_| column()).collect(),
             unchanged: decoder.names.iter().map(|_| None).collect(),
             faults: Faults::none(records),
+            old_key: OldKey { decoder, texts: vec![String::new(); decoder.key.len()], known: 0 },
+            left_by: Vec::new(),
+            left: decoder.names.iter().map(|_| StringBuilder::with_capacity(0, 0)).collect(),
             record: 0,
             records,
             filled: 0,
@@ -123,7 +144,7 @@ impl<'a> Rows<'a> {
         self.next = 0;
     }
 
-    fn read(&mut self, records: &Records, record: usize, value: &[u8]) -> Result<envelope::Decoded, Reason> {
+    fn read<'r>(&mut self, records: &Records, record: usize, value: &'r [u8]) -> Result<envelope::Decoded<'r>, Reason> {
         if value.len() > self.decoder.max_bytes {
             return Err(TOO_LARGE);
         }
@@ -135,7 +156,28 @@ impl<'a> Rows<'a> {
             let key = records.keys.get(record).ok_or(NO_KEY)?;
             envelope::decode_row(key, self).map_err(|_| NO_KEY)?;
         }
+        if let Some(before) = decoded.before {
+            self.note_old_key(before);
+        }
         Ok(decoded)
+    }
+
+    /// Notes the key of a row before an update, where it was another. A source that does not tell all of
+    /// it says by that that it is the same.
+    fn note_old_key(&mut self, before: &str) {
+        let key = &self.decoder.key;
+        self.old_key.known = 0;
+        if key.is_empty() || envelope::decode_row(before.as_bytes(), &mut self.old_key).is_err() {
+            return;
+        }
+        let is_same = |(column, text): (&usize, &String)| last(&self.columns[*column], self.record) == text.as_bytes();
+        if self.old_key.known < key.len() || key.iter().zip(&self.old_key.texts).all(is_same) {
+            return;
+        }
+        self.left_by.push(self.record as u32);
+        for (column, text) in key.iter().zip(&self.old_key.texts) {
+            self.left[*column].append_value(text);
+        }
     }
 
     /// Fills the columns that the record did not have.
@@ -175,7 +217,45 @@ impl<'a> Rows<'a> {
             ops,
             source_times,
             faults: self.faults,
+            left: Left { records: self.left_by, columns: self.left.iter_mut().map(StringBuilder::finish).collect() },
         }
+    }
+}
+
+/// The text that a column has for a record, which is its last; empty where that is null, or none.
+fn last(column: &StringBuilder, record: usize) -> &[u8] {
+    let ends = column.offsets_slice();
+    match (ends.get(record), ends.get(record + 1)) {
+        (Some(start), Some(end)) => &column.values_slice()[*start as usize..*end as usize],
+        _ => &[],
+    }
+}
+
+/// The key of a row before an update.
+struct OldKey<'a> {
+    decoder: &'a Decoder,
+    /// One per key column.
+    texts: Vec<String>,
+    /// How many of them are known.
+    known: usize,
+}
+
+impl RowSink for OldKey<'_> {
+    fn column(&mut self, name: &str, value: Scalar<'_>) {
+        let Decoder { names, key, .. } = self.decoder;
+        let Some(index) = key.iter().position(|column| names[*column] == name) else { return };
+        let text = match value {
+            Scalar::Bool(true) => "true",
+            Scalar::Bool(false) => "false",
+            Scalar::Number(text) | Scalar::Text(text) => text,
+            Scalar::Null | Scalar::Unchanged | Scalar::Nested(_) => return,
+        };
+        text.clone_into(&mut self.texts[index]);
+        self.known += 1;
+    }
+
+    fn wants_more(&self) -> bool {
+        self.known < self.decoder.key.len()
     }
 }
 

@@ -5,15 +5,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray, UInt32Array, new_null_array};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::{filter, filter_record_batch};
+use arrow::compute::kernels::cmp::not_distinct;
+use arrow::compute::{concat_batches, filter, filter_record_batch, take_record_batch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use ruam_event::change::Op;
 use ruam_event::{ColumnSpec, DatasetSpec, Records, SpecError};
 
-use crate::decoder::{Decoder, Staged};
+use crate::decoder::{Decoder, Left, Staged};
 use crate::origin;
 use crate::reject::{Faults, MISSING};
 use crate::types::{self, SemanticType};
@@ -37,7 +38,8 @@ struct Column {
 #[derive(Debug)]
 pub struct Normalised {
     /// The accepted changes in the order of the log, as [`Transform::schema`] has them. A delete
-    /// holds its key columns and its origin; a truncation its origin alone.
+    /// holds its key columns and its origin; a truncation its origin alone. At the end come deletes of
+    /// the keys that updates have left, each with the origin of its update.
     pub rows: RecordBatch,
     /// What each row does.
     pub ops: Vec<Op>,
@@ -47,6 +49,8 @@ pub struct Normalised {
     pub rejects: RecordBatch,
     /// How many records say nothing (tombstones).
     pub filtered: u64,
+    /// How many rows at the end delete a key that an update has left: they are no records.
+    pub left: usize,
 }
 
 impl Transform {
@@ -85,7 +89,7 @@ impl Transform {
     /// None that a record could cause: Arrow checks every column against the schema.
     pub fn apply(&self, records: &Records) -> Result<Normalised, ArrowError> {
         let staged = self.decoder.decode(records);
-        let Staged { columns: texts, unchanged, ops, source_times, mut faults } = staged;
+        let Staged { columns: texts, unchanged, ops, source_times, mut faults, left } = staged;
         let mut arrays = Vec::with_capacity(self.schema.fields().len());
         let mut masks = Vec::with_capacity(self.schema.fields().len());
         for (index, ((column, text), unchanged)) in self.columns.iter().zip(&texts).zip(unchanged).enumerate() {
@@ -99,6 +103,7 @@ impl Transform {
         let filtered = (0..records.len()).filter(|record| ops[*record].is_none() && !faults.has(*record)).count();
         let rejects = faults.to_batch(records, self.decoder.names())?;
         let all = RecordBatch::try_new(self.schema_with_nulls(), arrays)?;
+        let left = if left.records.is_empty() { None } else { Some(self.left(left, &all, &faults)?) };
         let (rows, ops, masks) = if faults.count() + filtered == 0 {
             (all, ops.into_iter().flatten().collect(), masks)
         } else {
@@ -109,7 +114,34 @@ impl Transform {
             let masks = masks.into_iter().map(|mask| keep_mask(mask, &keep)).collect::<Result<_, _>>()?;
             (filter_record_batch(&all, &keep)?, ops, masks)
         };
-        Ok(Normalised { rows, ops, unchanged: masks, rejects, filtered: filtered as u64 })
+        let mut normalised = Normalised { rows, ops, unchanged: masks, rejects, filtered: filtered as u64, left: 0 };
+        if let Some(left) = left.filter(|left| left.num_rows() > 0) {
+            normalised.leave(&left)?;
+        }
+        Ok(normalised)
+    }
+
+    /// A delete for each key that an accepted update has left. Spellings may differ where keys do not.
+    fn left(&self, left: Left, all: &RecordBatch, faults: &Faults) -> Result<RecordBatch, ArrowError> {
+        let mut is_left: Vec<_> = left.records.iter().map(|record| !faults.has(*record as usize)).collect();
+        let mut is_other = vec![false; is_left.len()];
+        let updates = take_record_batch(all, &UInt32Array::from(left.records))?;
+        let mut columns = Vec::with_capacity(updates.num_columns());
+        for (column, texts) in self.columns.iter().zip(&left.columns) {
+            let first = columns.len();
+            // What is wrong has never been a row.
+            let arrays = column.semantic.normalise(texts, &mut |row, _| is_left[row] = false);
+            if column.key {
+                let same = not_distinct(&arrays[0], updates.column(first))?;
+                is_other.iter_mut().zip(&same).for_each(|(other, same)| *other |= same == Some(false));
+                columns.extend(arrays);
+            } else {
+                columns.extend(arrays.iter().map(|array| new_null_array(array.data_type(), is_left.len())));
+            }
+        }
+        columns.extend_from_slice(&updates.columns()[columns.len()..]);
+        let keep: BooleanArray = is_left.into_iter().zip(is_other).map(|(left, other)| Some(left && other)).collect();
+        filter_record_batch(&RecordBatch::try_new(updates.schema(), columns)?, &keep)
     }
 
     /// The schema with every column nullable: refused rows and deletes have nulls anywhere.
@@ -117,6 +149,19 @@ impl Transform {
         let fields: Vec<_> =
             self.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
         Arc::new(Schema::new(fields))
+    }
+}
+
+impl Normalised {
+    /// Adds deletes at the end.
+    fn leave(&mut self, deletes: &RecordBatch) -> Result<(), ArrowError> {
+        self.left = deletes.num_rows();
+        self.rows = concat_batches(&deletes.schema(), [&self.rows, deletes])?;
+        self.ops.resize(self.rows.num_rows(), Op::Delete);
+        for mask in self.unchanged.iter_mut().flatten() {
+            *mask = mask.iter().chain(std::iter::repeat_n(false, self.left)).collect();
+        }
+        Ok(())
     }
 }
 
@@ -253,6 +298,33 @@ columns = [
         assert_eq!(column(&normalised.rejects, "_offset"), ["102", "103", "107", "108", "109", "110"]);
         let raw = normalised.rejects.column_by_name("raw_value").unwrap();
         assert_eq!(raw.as_any().downcast_ref::<arrow::array::BinaryArray>().unwrap().value(0), b"not json");
+    }
+
+    #[test]
+    fn an_update_of_the_key_deletes_the_old_one() {
+        let update = |before: &str, after: &str| {
+            let row = |id: &str| format!(r#"{{"note":"x","citizen_id":{id},"born":"1/1/2530"}}"#);
+            format!(r#"{{"op":"u","before":{},"after":{}}}"#, row(before), row(after))
+        };
+        let (old, new) = (r#""1112034563562""#, r#""3100600445635""#);
+        let normalised = transform(SPEC)
+            .apply(&records(&[
+                &update(old, new),
+                // The same in another spelling, a key that cannot have been one, and one that is none.
+                &update(r#""3-1006-00445-63-5""#, new),
+                &update(r#""1112034563563""#, new),
+                &update("null", new),
+                &update(old, r#""3100600445636""#),
+                &update(old, r#""3-1006-00445-63-5""#),
+                GOOD,
+            ]))
+            .unwrap();
+        assert_eq!(normalised.ops[..5], [Op::Update; 5]);
+        assert_eq!((normalised.left, &normalised.ops[6..]), (2, &[Op::Delete; 2][..]));
+        assert_eq!(column(&normalised.rows, "citizen_id")[6..], ["1112034563562", "1112034563562"]);
+        assert_eq!(column(&normalised.rows, "_offset")[6..], ["100", "105"]);
+        assert_eq!(column(&normalised.rows, "born")[5..], ["1987-03-15", "", ""]);
+        assert_eq!(column(&normalised.rejects, "_offset"), ["104"]);
     }
 
     #[test]

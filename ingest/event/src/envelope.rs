@@ -163,7 +163,7 @@ pub fn decode_event(bytes: &[u8], position: Position, key: &[String]) -> Result<
     let change = match (decoded.op, decoded.image) {
         (Op::Snapshot, _) => Change::Snapshot(row),
         (Op::Insert, _) => Change::Insert(row),
-        (Op::Update, _) => Change::Update { old: decode_old(bytes, key)?, new: row },
+        (Op::Update, _) => Change::Update { old: decode_old(decoded.before, key)?, new: row },
         (Op::Delete, Image::None) => Change::Delete(OldRow::None),
         (Op::Delete, _) => Change::Delete(old_row(row, key)),
         (Op::Truncate, _) => Change::Truncate,
@@ -171,8 +171,8 @@ pub fn decode_event(bytes: &[u8], position: Position, key: &[String]) -> Result<
     Ok(ChangeEvent { position, source_time: decoded.source_time, change })
 }
 
-fn decode_old(bytes: &[u8], key: &[String]) -> Result<OldRow, DecodeError> {
-    let Some(before) = reader::before(bytes)? else { return Ok(OldRow::None) };
+fn decode_old(before: Option<&str>, key: &[String]) -> Result<OldRow, DecodeError> {
+    let Some(before) = before else { return Ok(OldRow::None) };
     let mut collect = Collect::default();
     decode_row(before.as_bytes(), &mut collect)?;
     Ok(old_row(collect.row(), key))
@@ -276,7 +276,7 @@ mod tests {
         }
     }
 
-    fn decode_text(text: &str) -> Result<Decoded, DecodeError> {
+    fn decode_text(text: &str) -> Result<Decoded<'_>, DecodeError> {
         decode(text.as_bytes(), &mut Collect::default())
     }
 

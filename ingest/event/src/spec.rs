@@ -51,6 +51,9 @@ pub struct DatasetSpec {
     /// Whether every accepted change is kept beside the current rows.
     #[serde(default)]
     pub history: bool,
+    /// The column that says from when on a row holds, where the source knows that apart from when it
+    /// was written.
+    effective: Option<Spanned<String>>,
     /// What to do with a column that the source sends and `columns` does not declare.
     #[serde(default)]
     pub unknown_columns: UnknownColumns,
@@ -218,6 +221,11 @@ pub enum ExtractFormat {
     Parquet,
 }
 
+/// The columns that a history has beside the dataset's own.
+const HISTORY_COLUMNS: [&str; 5] = ["valid_from", "valid_to", "known_from", "known_to", "is_current"];
+/// The types of columns that can say from when on a row holds.
+const EFFECTIVE_TYPES: [&str; 2] = ["be_date", "timestamp"];
+
 #[derive(Clone, Debug, Default)]
 struct SpecFile {
     path: String,
@@ -253,6 +261,7 @@ impl DatasetSpec {
         spec.check_name()?;
         spec.check_columns()?;
         spec.check_key()?;
+        spec.check_history()?;
         spec.check_topic()?;
         spec.check_extracts()?;
         Ok(spec)
@@ -276,6 +285,11 @@ impl DatasetSpec {
     /// Whether a column is part of the key.
     pub fn is_key(&self, column: &str) -> bool {
         self.key.iter().any(|name| name.get_ref() == column)
+    }
+
+    /// The column that says from when on a row holds, if one is declared.
+    pub fn effective(&self) -> Option<&str> {
+        self.effective.as_ref().map(|name| name.get_ref().as_str())
     }
 
     /// The names of the columns, as a source's rows name them.
@@ -380,6 +394,43 @@ impl DatasetSpec {
             }
         }
         Ok(())
+    }
+
+    fn check_history(&self) -> Result<(), SpecError> {
+        let added = |column: &&ColumnSpec| HISTORY_COLUMNS.contains(&column.name());
+        if let Some(column) = self.columns.iter().find(added).filter(|_| self.history) {
+            return Err(self.error_at(
+                column.name.span(),
+                "columns.name",
+                format!("`{}` is also the name of a column that `history` adds", column.name()),
+                "Rename the column, or remove `history`",
+            ));
+        }
+        let Some(effective) = &self.effective else { return Ok(()) };
+        let name = effective.get_ref();
+        let wrong =
+            |problem: String, remedy: String| Err(self.error_at(effective.span(), "effective", problem, remedy));
+        if !self.history || self.key.is_empty() {
+            return wrong(
+                "an effective date needs the history of each key".to_owned(),
+                "Add history = true and key = [\"column\", ...], or remove `effective`".to_owned(),
+            );
+        }
+        let is_date = |column: &&ColumnSpec| EFFECTIVE_TYPES.contains(&column.semantic_type.get_ref().as_str());
+        match self.columns.iter().find(|column| column.name() == name) {
+            Some(column) if is_date(&column) => Ok(()),
+            Some(column) => wrong(
+                format!("column `{name}` is of type `{}`, which is no date", column.semantic_type.get_ref()),
+                format!("Name a column of type {}", EFFECTIVE_TYPES.join(" or ")),
+            ),
+            None => {
+                let dates: Vec<_> = self.columns.iter().filter(is_date).map(ColumnSpec::name).collect();
+                wrong(
+                    format!("there is no column `{name}`"),
+                    format!("The columns with dates are: {}", dates.join(", ")),
+                )
+            }
+        }
     }
 
     fn check_topic(&self) -> Result<(), SpecError> {
@@ -564,6 +615,34 @@ title = { th = "เงิน", en = "Pay" }
             let error = parse(&SPEC.replacen(from, to, 1)).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn an_effective_date_is_a_date_of_a_history() {
+        let dated = SPEC.replacen("type = \"money\"\nwith = { precision = 12 }", "type = \"be_date\"", 1);
+        let with = |text: &str, lines: &str| parse(&text.replacen("mode =", &format!("{lines}\nmode ="), 1));
+        let spec = with(&dated, "history = true\neffective = \"pay\"").unwrap();
+        assert_eq!((spec.effective(), parse(&dated).unwrap().effective()), (Some("pay"), None));
+        for (text, lines, expected) in [
+            (&dated[..], "history = false\neffective = \"pay\"", "9: effective: an effective date needs the history"),
+            (
+                SPEC,
+                "history = true\neffective = \"pay\"",
+                "9: effective: column `pay` is of type `money`, which is no date. Name a column of type be_date or timestamp",
+            ),
+            (
+                &dated,
+                "history = true\neffective = \"paid\"",
+                "9: effective: there is no column `paid`. The columns with dates are: pay",
+            ),
+        ] {
+            let error = with(text, lines).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("specs/bora/person.toml:{expected}")), "{error}");
+        }
+        let clash = dated.replacen("name = \"pay\"", "name = \"valid_to\"", 1);
+        let error = with(&clash, "history = true").unwrap_err().to_string();
+        assert!(error.starts_with("specs/bora/person.toml:21: columns.name: `valid_to` is also the name"), "{error}");
+        assert!(parse(&clash).is_ok());
     }
 
     #[test]

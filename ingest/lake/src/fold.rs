@@ -178,8 +178,13 @@ pub(crate) fn fold(changes: &Pending) -> Folded {
                 (before, after) = (after, earlier[after as usize]);
             }
             if after != END && changes.position(after as usize) == position {
-                superseded.push(Superseded { row, is_late: true });
-                continue;
+                // One event may leave a key and take it again, spelled anew: then it is taken.
+                if !op.leaves_row() || changes.op(after as usize).leaves_row() {
+                    superseded.push(Superseded { row, is_late: true });
+                    continue;
+                }
+                superseded.push(Superseded { row: after as usize, is_late: false });
+                after = earlier[after as usize];
             }
             earlier[row] = after;
             is_late[row] = before != END;
@@ -355,6 +360,15 @@ mod tests {
 
     fn events() -> impl Strategy<Value = Vec<Event>> {
         (0_u32..14).prop_flat_map(|count| (0..count).map(event).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_key_that_is_only_spelled_anew_stays() {
+        let event = |op, value| Event { position: 7, key: 1, op, value, unchanged: false };
+        let (delete, update) = (event(Op::Delete, None), event(Op::Update, Some(5)));
+        for events in [[delete.clone(), update.clone()], [update, delete]] {
+            assert_eq!(folded(&events), BTreeMap::from([(1, Ok(Some(5)))]));
+        }
     }
 
     proptest! {

@@ -88,6 +88,8 @@ pub struct Batch {
     pub rejects: RecordBatch,
     /// How many records say nothing.
     pub filtered: u64,
+    /// How many of the last rows delete a key that an update has left: they are no records.
+    pub left: usize,
 }
 
 /// What a commit has done.
@@ -131,6 +133,8 @@ struct State {
     committed: Option<Progress>,
     /// With what waits to be committed.
     reached: Progress,
+    /// How many of the changes that wait are no records.
+    left: u64,
 }
 
 /// What waits to be committed.
@@ -271,7 +275,7 @@ impl DatasetWriter {
                 return Err(self.superseded(format!("{partition} is at {}, not at {start}", found.next)));
             }
             let reached = committed.unwrap_or(Progress { start: *start, next: *start, ..Progress::default() });
-            self.partitions.insert(partition.clone(), State { committed, reached });
+            self.partitions.insert(partition.clone(), State { committed, reached, left: 0 });
         }
         self.rejects.assign(starts).await?;
         if let Some(changes) = &mut self.changes {
@@ -311,25 +315,27 @@ impl DatasetWriter {
         };
         self.waiting.records += batch.records;
         self.waiting.bytes += batch.rows.get_array_memory_size();
-        let changes =
-            self.accepted(&partition, Changes { rows: batch.rows, ops: batch.ops, unchanged: batch.unchanged });
-        let changes = changes.map_err(|error| self.bad_batch(error))?;
+        let changes = Changes { rows: batch.rows, ops: batch.ops, unchanged: batch.unchanged };
+        let accepted = self.accepted(&partition, changes, batch.left);
+        let (changes, left) = accepted.map_err(|error| self.bad_batch(error))?;
         self.rejects.add(&partition, batch.rejects).map_err(|error| self.bad_batch(error))?;
         if let Some(side) = &mut self.changes {
             let rows = change_rows(&changes).and_then(|rows| side.add(&partition, rows));
             rows.map_err(|source| LakeError::Batch { dataset: self.contract.dataset.clone(), source })?;
         }
         self.take(changes).await?;
-        self.partitions.insert(partition, State { reached, ..state });
+        self.partitions.insert(partition, State { reached, left: state.left + left as u64, ..state });
         Ok(())
     }
 
-    /// The accepted changes without those that have been shown as rejected before.
-    fn accepted(&self, partition: &Partition, changes: Changes) -> Result<Changes, ArrowError> {
+    /// The accepted changes without those that have been shown as rejected before, and how many of the
+    /// last of them are no records.
+    fn accepted(&self, partition: &Partition, changes: Changes, left: usize) -> Result<(Changes, usize), ArrowError> {
         if !self.rejects.is_ahead(partition) {
-            return Ok(changes);
+            return Ok((changes, left));
         }
         let keep = keep(&changes.rows, |_, offset| self.rejects.holds(partition, offset))?;
+        let left = keep.slice(keep.len() - left, left).true_count();
         let masks = changes.unchanged.iter().map(|mask| match mask {
             Some(mask) => Ok(filter(&BooleanArray::new(mask.clone(), None), &keep)?
                 .as_any()
@@ -337,11 +343,12 @@ impl DatasetWriter {
                 .map(|mask| mask.values().clone())),
             None => Ok(None),
         });
-        Ok(Changes {
+        let changes = Changes {
             rows: filter_record_batch(&changes.rows, &keep)?,
             unchanged: masks.collect::<Result<_, ArrowError>>()?,
             ops: changes.ops.iter().zip(&keep).filter(|(_, keep)| *keep == Some(true)).map(|(op, _)| *op).collect(),
-        })
+        };
+        Ok((changes, left))
     }
 
     async fn take(&mut self, changes: Changes) -> Result<(), LakeError> {
@@ -385,6 +392,7 @@ impl DatasetWriter {
             changes.discard();
         }
         for state in self.partitions.values_mut() {
+            state.left = 0;
             state.reached = state.committed.unwrap_or(Progress {
                 start: state.reached.start,
                 next: state.reached.start,
@@ -413,6 +421,7 @@ impl DatasetWriter {
         for partition in &partitions {
             if let Some(state) = self.partitions.get_mut(partition) {
                 state.committed = Some(state.reached);
+                state.left = 0;
                 committed.offsets.push((partition.clone(), state.reached.next));
             }
         }
@@ -441,9 +450,9 @@ impl DatasetWriter {
 
     async fn commit_upserts(&mut self, partitions: &[Partition]) -> Result<Committed, LakeError> {
         let changes = std::mem::take(&mut self.waiting.changes);
-        let counts: BTreeMap<Partition, Progress> = partitions
+        let states: BTreeMap<Partition, State> = partitions
             .iter()
-            .filter_map(|partition| Some((partition.clone(), self.partitions.get(partition)?.reached)))
+            .filter_map(|partition| Some((partition.clone(), *self.partitions.get(partition)?)))
             .collect();
         let (mut attempts, mut rejected) = (0, None);
         loop {
@@ -477,9 +486,12 @@ impl DatasetWriter {
                 rejected = Some(self.commit_sides(partitions).await?);
             }
             let mut counted = Counted::default();
-            for (partition, before) in &counts {
+            for (partition, State { reached: before, left, .. }) in &states {
                 let of_plan = plan.as_ref().and_then(|plan| plan.folded.get(&partition.index));
                 let Counted { folded, late } = of_plan.copied().unwrap_or_default();
+                // A delete counts no more once it is done, and one that is no record never did.
+                let folded = folded.saturating_sub(*left);
+                let late = late.min(folded);
                 counted = Counted { folded: counted.folded + folded, late: counted.late + late };
                 if let Some(state) = self.partitions.get_mut(partition) {
                     state.reached.folded = before.folded + folded;

@@ -12,7 +12,8 @@
 //!   wherever it must; an event at or below the position found in its own partition is there
 //!   already and is left out. That is exact, because positions grow within a partition and the
 //!   partition of a key does not change (the number of partitions is checked).
-//! - A truncation concerns every partition and is published to each.
+//! - A truncation concerns every partition and is published to each. An update that gives a row another
+//!   key concerns the partitions of both: the old one's gets a delete at the same position.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -27,7 +28,7 @@ use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use ruam_event::change::Op;
-use ruam_event::{Change, ChangeEvent, DatasetId, DatasetSpec, Position, envelope};
+use ruam_event::{Change, ChangeEvent, DatasetId, DatasetSpec, OldRow, Position, envelope};
 
 use crate::error::LogError;
 use crate::native;
@@ -153,9 +154,23 @@ impl Publisher {
             }
         } else {
             let partition = self.partition_of(event)?;
+            if let Some(left) = self.left_behind(event).filter(|(left, _)| *left != partition) {
+                self.send(&left.1, left.0, &mut sent, stop)?;
+            }
+            self.partition_of(event)?;
             self.send(event, partition, &mut sent, stop)?;
         }
         Ok(sent)
+    }
+
+    /// The delete of a key that an update has left, with its partition: what came before of that key is
+    /// there, and nothing orders one partition before another. The old key is left in the buffer.
+    fn left_behind(&mut self, event: &ChangeEvent) -> Option<(i32, ChangeEvent)> {
+        let Change::Update { old, .. } = &event.change else { return None };
+        self.key_bytes.clear();
+        let row = old.row().filter(|row| envelope::encode_key(row, &self.key, &mut self.key_bytes))?;
+        let delete = ChangeEvent { change: Change::Delete(OldRow::Key(row.clone())), ..*event };
+        Some((partition_of(&self.key_bytes, self.layout.partitions), delete))
     }
 
     /// The partition of an event's key, which is left in the buffer; an event without one is

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use ruam_event::DatasetSpec;
 use ruam_transform::types;
 
 use crate::console::{say, table};
@@ -43,6 +44,14 @@ fn list(datasets: &specs::Datasets) -> Result<()> {
     Ok(())
 }
 
+fn history(spec: &DatasetSpec) -> String {
+    match (spec.history, spec.effective()) {
+        (false, _) => "not kept".to_owned(),
+        (true, None) => "every change is kept".to_owned(),
+        (true, Some(column)) => format!("every change is kept; a row holds from {column} on"),
+    }
+}
+
 fn show(dataset: &specs::Dataset) -> Result<()> {
     let spec = &dataset.spec;
     let source = spec.source.as_ref().map_or("the topic is filled by others", |source| source.kind.get_ref().as_str());
@@ -58,7 +67,7 @@ fn show(dataset: &specs::Dataset) -> Result<()> {
         ("licence", spec.license.clone().unwrap_or_else(|| "none".to_owned())),
         ("mode", spec.mode.to_string()),
         ("key", spec.key().join(", ")),
-        ("history", if spec.history { "every change is kept" } else { "not kept" }.to_owned()),
+        ("history", history(spec)),
         ("topic", format!("{}, {} partitions", spec.topic(), spec.partitions())),
         ("source", source.to_owned()),
         ("file", spec.path().to_owned()),

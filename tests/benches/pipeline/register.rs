@@ -79,6 +79,7 @@ impl Register {
             rows,
             rejects: RecordBatch::new_empty(reject::SCHEMA.clone()),
             filtered: 0,
+            left: 0,
         })
     }
 }

@@ -17,6 +17,11 @@ use crate::change::Op;
 pub trait RowSink {
     /// Takes one column. The same name may come twice in malformed input.
     fn column(&mut self, name: &str, value: Scalar<'_>);
+
+    /// Whether the columns that follow matter as well. Where they do not, they are not looked at.
+    fn wants_more(&self) -> bool {
+        true
+    }
 }
 
 /// A column's value as it stands in the JSON text.
@@ -38,13 +43,15 @@ pub enum Scalar<'a> {
 
 /// What an envelope says besides its columns.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Decoded {
+pub struct Decoded<'a> {
     /// The kind of the change.
     pub op: Op,
     /// Which row the sink was given.
     pub image: Image,
     /// When it happened in the source, in microseconds since 1970-01-01 UTC.
     pub source_time: Option<i64>,
+    /// The row before an update as JSON text, for [`decode_row`]; as much of it as the source tells.
+    pub before: Option<&'a str>,
 }
 
 /// Which of the rows of an envelope the sink was given.
@@ -97,7 +104,7 @@ impl From<JiterError> for DecodeError {
 ///
 /// # Errors
 /// Where the bytes are not an envelope; the sink's row is void then.
-pub fn decode(bytes: &[u8], sink: &mut impl RowSink) -> Result<Decoded, DecodeError> {
+pub fn decode<'a>(bytes: &'a [u8], sink: &mut impl RowSink) -> Result<Decoded<'a>, DecodeError> {
     let mut reader = Reader::new(bytes)?;
     let mut parts = Parts::default();
     reader.read_envelope(&mut parts, sink, true)?;
@@ -116,18 +123,8 @@ pub fn decode(bytes: &[u8], sink: &mut impl RowSink) -> Result<Decoded, DecodeEr
         (_, true, _) => Image::New,
         (_, false, _) => return Err(wrong("has no `after`")),
     };
-    Ok(Decoded { op, image, source_time: parts.source_time })
-}
-
-/// The row before the change, as JSON text; none where the envelope has none.
-pub(super) fn before(bytes: &[u8]) -> Result<Option<&str>, DecodeError> {
-    struct Nowhere;
-    impl RowSink for Nowhere {
-        fn column(&mut self, _: &str, _: Scalar<'_>) {}
-    }
-    let mut parts = Parts::default();
-    Reader::new(bytes)?.read_envelope(&mut parts, &mut Nowhere, true)?;
-    Ok(parts.before)
+    let before = parts.before.filter(|_| op == Op::Update);
+    Ok(Decoded { op, image, source_time: parts.source_time, before })
 }
 
 /// Reads a JSON object of columns, such as a record's key, into a sink; with or without Debezium's
@@ -274,6 +271,9 @@ impl<'a> Reader<'a> {
                     _ => Scalar::Number(self.since(start)),
                 };
                 sink.column(&name, value);
+            }
+            if !sink.wants_more() {
+                break;
             }
             next = self.json.next_key_bytes()?.map(|name| place(text, name));
         }

@@ -18,6 +18,7 @@ use crate::log::{self, Cleared};
 use crate::vacuum::{kept, vacuum};
 
 mod compaction;
+mod order;
 
 fn timestamp() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
@@ -148,6 +149,7 @@ fn batch_at(index: i32, start: i64, records: &[Record], position: impl Fn(usize)
         unchanged,
         rejects: reject_rows("bad", &bad),
         filtered,
+        left: 0,
     }
 }
 
@@ -207,7 +209,7 @@ async fn found(lake: &Lake, index: i32) -> Model {
     for batch in query(
         lake,
         TableKind::Changes,
-        &format!("select count(*), count(distinct _offset) from t where _partition = {index}"),
+        &format!("select count(*), count(distinct concat(_offset, key, _op)) from t where _partition = {index}"),
     )
     .await
     {
