@@ -7,6 +7,7 @@
 //! lose an answer; [`writer`] says how. Any Delta reader reads the result.
 
 mod changes;
+mod cluster;
 mod compact;
 mod durable;
 mod error;
@@ -15,6 +16,7 @@ mod index;
 mod keys;
 mod location;
 mod maintain;
+mod places;
 mod progress;
 mod reader;
 mod resume;

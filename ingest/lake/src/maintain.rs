@@ -1,7 +1,7 @@
 //! Keeping tables fast and small, in the background and by hand.
 //!
-//! What passes through: a table with many small files, deleted rows and files that nobody needs, into
-//! one that reads as if it had just been written.
+//! What passes through: a table with many small files, deleted rows, rows in no order and files that
+//! nobody needs, into one that reads as if it had just been written.
 //!
 //! Guaranteed: no commit waits for it, and none is lost. It works on looks at the table of its own,
 //! and is one more that commits to it, strictly on what it looked at. One table at a time is worked on
@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::compact::{self, Compacted};
+use crate::compact::{self, Compacted, Effort};
 use crate::error::LakeError;
 use crate::table::Table;
 use crate::vacuum::{self, Vacuumed};
@@ -51,17 +51,18 @@ impl Maintained {
     }
 }
 
-/// Merges some files once; none where the table is in order, or it is to stop, or others are busy with
+/// Merges or sorts some files once; none where the table is in order, or it is to stop, or others are busy with
 /// the same files.
 async fn compact(
     table: &mut Table,
     cache: &mut VectorCache,
+    effort: Effort,
     stop: &AtomicBool,
 ) -> Result<Option<Compacted>, LakeError> {
     table.refresh().await?;
     let files = cache.files(table.delta()).await;
     let files = files.map_err(|source| LakeError::table("compact", &table.name, source))?;
-    let chosen = compact::choose(&files);
+    let chosen = compact::choose(&files, &table.definition().cluster_by, effort);
     if chosen.is_empty() {
         return Ok(None);
     }
@@ -76,12 +77,12 @@ async fn vacuum(table: &Table, retention: Duration) -> Result<Vacuumed, LakeErro
     done.map_err(|source| LakeError::table("vacuum", &table.name, source))
 }
 
-/// All of it, now: merges files, writes a checkpoint, cleans the log, and deletes what has been unused
+/// All of it, now: merges and sorts files, writes a checkpoint, cleans the log, and deletes what has been unused
 /// for the whole retention.
 pub(crate) async fn maintain(table: &Table, retention: Duration) -> Result<Maintained, LakeError> {
     let mut table = table.clone();
     let (mut cache, mut compacted) = (VectorCache::default(), Compacted::default());
-    while let Some(more) = compact(&mut table, &mut cache, &AtomicBool::new(false)).await? {
+    while let Some(more) = compact(&mut table, &mut cache, Effort::All, &AtomicBool::new(false)).await? {
         compacted = compacted.and(more);
     }
     let failed = |source| LakeError::table("write a checkpoint of", &table.name, source);
@@ -119,7 +120,7 @@ impl Upkeep {
                         self.looked = 0;
                         tracing::info!(
                             table = %table.name, files = compacted.files_before, into = compacted.files_after,
-                            bytes = compacted.bytes_before, into_bytes = compacted.bytes_after, deleted_rows = compacted.purged,
+                            bytes = compacted.bytes_before, into_bytes = compacted.bytes_after, deleted_rows = compacted.purged, sorted = compacted.sorted,
                             "merged files"
                         );
                     }
@@ -151,7 +152,8 @@ impl Upkeep {
             let _permit = permit;
             runtime.block_on(async {
                 // Once only: the writer is to learn of each merge before rows are moved on.
-                let compacted = compact(&mut table, &mut VectorCache::default(), &stop).await?.unwrap_or_default();
+                let compacted = compact(&mut table, &mut VectorCache::default(), Effort::Usual, &stop).await?;
+                let compacted = compacted.unwrap_or_default();
                 let vacuumed = if is_vacuum_due { vacuum(&table, retention).await? } else { Vacuumed::default() };
                 Ok(Maintained { compacted, vacuumed })
             })

@@ -41,6 +41,7 @@ impl Register {
             description: "A register of people".to_owned(),
             mode,
             key: vec![KEY.to_owned()],
+            cluster_by: Vec::new(),
             history: false,
             rows: schema(),
             rejects: reject::SCHEMA.clone(),
