@@ -37,7 +37,7 @@ static TURN: Semaphore = Semaphore::const_new(1);
 /// What maintenance of a table has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Maintained {
-    /// Files that were merged.
+    /// Files that were merged, or sorted.
     pub compacted: Compacted,
     /// Files that were deleted.
     pub vacuumed: Vacuumed,

@@ -7,9 +7,8 @@
 //! Guaranteed: what cannot be followed is read, as if it were new: a file that nothing is known of, or
 //! that was made of files that were gone before the index knew them.
 //!
-//! What it costs stands in the way of the next commit: for each row that was sorted four bytes that are
-//! read and four that are written, and three numbers of it in memory meanwhile. A row that is read takes
-//! a hundred times as long.
+//! What it costs may stand in the way of a commit: for each row that was sorted, four bytes and a bit are
+//! read and as many written, and up to twelve are in memory meanwhile. No key is read and no entry changes.
 
 use std::ops::Range;
 
