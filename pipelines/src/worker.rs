@@ -326,6 +326,7 @@ pub(crate) fn contract(dataset: &Dataset) -> Contract {
         description: format!("{generated}{} / {}", spec.title.en, spec.title.th),
         mode: spec.mode,
         key: spec.key(),
+        cluster_by: spec.cluster_by(),
         history: spec.history,
         rows: dataset.transform.schema().clone(),
         rejects: ruam_transform::reject::SCHEMA.clone(),

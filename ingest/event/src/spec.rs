@@ -16,6 +16,9 @@ use toml::Spanned;
 
 use crate::dataset::{DatasetId, is_name};
 
+/// By how many columns rows may lie together: with more, they lie together by none.
+const MOST_CLUSTERED: usize = 4;
+
 /// Everything about one dataset.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,6 +51,10 @@ pub struct DatasetSpec {
     /// decide which partition a row goes to.
     #[serde(default)]
     key: Vec<Spanned<String>>,
+    /// The columns by which its rows lie together, so that a question about some of their values
+    /// reads little else. Of several each counts about as much.
+    #[serde(default)]
+    cluster_by: Vec<Spanned<String>>,
     /// Whether every accepted change is kept beside the current rows.
     #[serde(default)]
     pub history: bool,
@@ -262,6 +269,7 @@ impl DatasetSpec {
         spec.check_columns()?;
         spec.check_key()?;
         spec.check_history()?;
+        spec.check_cluster()?;
         spec.check_topic()?;
         spec.check_extracts()?;
         Ok(spec)
@@ -290,6 +298,11 @@ impl DatasetSpec {
     /// The column that says from when on a row holds, if one is declared.
     pub fn effective(&self) -> Option<&str> {
         self.effective.as_ref().map(|name| name.get_ref().as_str())
+    }
+
+    /// The names of the columns by which its rows lie together.
+    pub fn cluster_by(&self) -> Vec<String> {
+        self.cluster_by.iter().map(|name| name.get_ref().clone()).collect()
     }
 
     /// The names of the columns, as a source's rows name them.
@@ -373,21 +386,38 @@ impl DatasetSpec {
                 "Add key = [\"column\", ...], or use mode = \"append\"",
             ));
         }
-        for (index, name) in self.key.iter().enumerate() {
+        self.check_named("key", &self.key)
+    }
+
+    fn check_cluster(&self) -> Result<(), SpecError> {
+        if let Some(name) = self.cluster_by.get(MOST_CLUSTERED) {
+            return Err(self.error_at(
+                name.span(),
+                "cluster_by",
+                format!("rows cannot lie together by more than {MOST_CLUSTERED} columns"),
+                "Name those that most questions ask by",
+            ));
+        }
+        self.check_named("cluster_by", &self.cluster_by)
+    }
+
+    /// Whether some names are those of columns, once each.
+    fn check_named(&self, key: &str, names: &[Spanned<String>]) -> Result<(), SpecError> {
+        for (index, name) in names.iter().enumerate() {
             let column = name.get_ref();
             if !self.columns.iter().any(|known| known.name() == column) {
                 let known: Vec<_> = self.columns.iter().map(ColumnSpec::name).collect();
                 return Err(self.error_at(
                     name.span(),
-                    "key",
+                    key,
                     format!("there is no column `{column}`"),
                     format!("The columns are: {}", known.join(", ")),
                 ));
             }
-            if self.key[..index].iter().any(|before| before.get_ref() == column) {
+            if names[..index].iter().any(|before| before.get_ref() == column) {
                 return Err(self.error_at(
                     name.span(),
-                    "key",
+                    key,
                     format!("`{column}` is named twice"),
                     "Remove one of the two",
                 ));
@@ -539,6 +569,7 @@ classification = "internal"
 purposes = ["training"]
 mode = "upsert"
 key = ["citizen_id"]
+cluster_by = ["pay", "citizen_id"]
 
 [topic]
 partitions = 2
@@ -565,6 +596,7 @@ title = { th = "เงิน", en = "Pay" }
         assert_eq!(spec.id().to_string(), "bora.person");
         assert_eq!((spec.topic(), spec.partitions()), ("ruam.bora.person".to_owned(), 2));
         assert!(spec.is_key("citizen_id") && !spec.is_key("pay"));
+        assert_eq!(spec.cluster_by(), ["pay", "citizen_id"]);
         assert_eq!(spec.columns[1].with.get_ref()["precision"].as_integer(), Some(12));
     }
 
@@ -589,19 +621,34 @@ title = { th = "เงิน", en = "Pay" }
             ),
             ("key = [\"citizen_id\"]\n", "", "specs/bora/person.toml:1: key: mode `upsert` needs to know"),
             (
+                "[\"pay\", \"citizen_id\"]",
+                "[\"pay\", \"area_code\"]",
+                "specs/bora/person.toml:10: cluster_by: there is no column `area_code`. The columns are: citizen_id, pay",
+            ),
+            (
+                "[\"pay\", \"citizen_id\"]",
+                "[\n  \"pay\",\n  \"pay\",\n]",
+                "specs/bora/person.toml:12: cluster_by: `pay` is named twice. Remove one of the two",
+            ),
+            (
+                "[\"pay\", \"citizen_id\"]",
+                "[\"a\", \"b\", \"c\", \"d\", \"e\"]",
+                "specs/bora/person.toml:10: cluster_by: rows cannot lie together by more than 4 columns. Name those",
+            ),
+            (
                 "name = \"pay\"",
                 "name = \"citizen_id\"",
-                "specs/bora/person.toml:20: columns.name: `citizen_id` is declared twice",
+                "specs/bora/person.toml:21: columns.name: `citizen_id` is declared twice",
             ),
             (
                 "name = \"pay\"",
                 "name = \"_pay\"",
-                "specs/bora/person.toml:20: columns.name: `_pay` cannot name a column",
+                "specs/bora/person.toml:21: columns.name: `_pay` cannot name a column",
             ),
             (
                 "partitions = 2",
                 "partitions = 0",
-                "specs/bora/person.toml:12: topic.partitions: 0 is not a number of partitions",
+                "specs/bora/person.toml:13: topic.partitions: 0 is not a number of partitions",
             ),
             (
                 "\"bora.person\"",
@@ -609,7 +656,7 @@ title = { th = "เงิน", en = "Pay" }
                 "specs/bora/person.toml:1: dataset: the file of `bora.people` has to be called `bora/people.toml`",
             ),
             ("\"bora.person\"", "\"Bora\"", "specs/bora/person.toml:1: dataset: `Bora` does not name a dataset"),
-            ("partitions = 2", "partitions 2", "specs/bora/person.toml:12: file:"),
+            ("partitions = 2", "partitions 2", "specs/bora/person.toml:13: file:"),
         ] {
             assert!(SPEC.contains(from), "{from}");
             let error = parse(&SPEC.replacen(from, to, 1)).unwrap_err().to_string();

@@ -1,32 +1,39 @@
 //! Many small files, and files with many deleted rows, into one file without them.
 //!
-//! What passes through: the live rows of some files of one table, unchanged and in their order.
+//! What passes through: the live rows of some files of one table, unchanged, in their order or in that of
+//! the columns by which its dataset wants them to lie together (see [`cluster`](crate::cluster)).
 //!
 //! How it holds:
 //! - Rows are rewritten beside the table, on no lock, while commits go on. What counts is the
 //!   [`install`], one commit strictly on the version that was looked at: it takes the old files out
 //!   and puts the new one in, as a change of place and not of data.
 //! - Rows that were deleted in the meantime are deleted in the new file as well: each row's new place
-//!   follows from its old one, and the difference of the vectors goes into the same commit.
+//!   follows from its old one, or is noted while they are sorted, and the difference of the vectors goes
+//!   into the same commit.
+//! - A file says by which columns it was sorted, so that each is sorted once for it.
 //! - A rewrite that has become void belongs to no table, and is taken away by
 //!   [`vacuum`](crate::vacuum).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use arrow::array::{BooleanArray, Int64Array, RecordBatch};
+use arrow::array::{BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Field, SchemaRef};
 use arrow::error::ArrowError;
 use deltalake::kernel::{Action, Add, DeletionVectorDescriptor, Remove};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use roaring::RoaringTreemap;
+use ruam_event::Mode;
 
+use crate::cluster::{self, Order, Rows};
 use crate::error::{BoxError, LakeError};
 use crate::fold;
+use crate::places;
 use crate::search;
-use crate::table::{Attempt, Operation, Table};
+use crate::table::{Attempt, Operation, ROW_GROUP_ROWS, Table};
 use crate::vectors::{self, DataFile, VectorCache};
 
 /// Files of fewer bytes than this are all of one tier.
@@ -43,26 +50,46 @@ const MOST_ROWS: u64 = 8 << 20;
 /// How often a commit is tried on a table that others commit to.
 const ATTEMPTS: usize = 20;
 
+/// How often it is looked whether it is to stop, at the least.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Rows that were written anew, and are not yet of the table.
 pub(crate) struct Rewritten {
     inputs: Vec<Input>,
     output: Option<Add>,
+    /// Sorted: where each row is now, in the order in which they were read.
+    places: Option<Vec<u32>>,
+    /// What the new file says of itself.
+    tags: HashMap<String, Option<String>>,
 }
 
 struct Input {
-    source: Source,
-    size: u64,
+    file: DataFile,
+    /// How many rows it has, deleted ones too.
+    rows: u32,
     /// The rows that were moved.
     live: RoaringTreemap,
-    deleted: Arc<RoaringTreemap>,
-    /// Where in the new file the first of them is.
+    /// How many rows were read before the first of them.
     first: u64,
 }
 
 /// The tag under which a file says which [`Source`]s its rows came from, in their order.
 const SOURCES: &str = "ruam.sources";
+/// The tag under which a sorted file says the same, as an [`Origin`].
+const SORTED: &str = "ruam.sorted";
+/// The tag under which a file says by which columns it is sorted.
+const CLUSTERED_BY: &str = "ruam.clustered_by";
 
-/// A file whose rows are in another now: those that were not deleted, in their order.
+/// Where the rows of a file came from.
+#[derive(serde::Deserialize, serde::Serialize)]
+pub(crate) struct Origin {
+    /// The files that they were in, in the order in which they were read.
+    pub sources: Vec<Source>,
+    /// The file that says where each of them is now; without one they kept that order.
+    pub places: Option<String>,
+}
+
+/// A file whose rows are in another now: those that were not deleted.
 #[derive(serde::Deserialize, serde::Serialize)]
 pub(crate) struct Source {
     /// Where it was.
@@ -74,9 +101,19 @@ pub(crate) struct Source {
 }
 
 /// What a file says of where its rows came from; none where it came with a commit of rows.
-pub(crate) fn sources(file: &DataFile) -> Option<Vec<Source>> {
+pub(crate) fn origin(file: &DataFile) -> Option<Origin> {
     let tags = vectors::add_of(&file.view).tags?;
-    serde_json::from_str(tags.get(SOURCES)?.as_deref()?).ok()
+    let tag = |name| tags.get(name)?.as_deref();
+    match tag(SORTED) {
+        Some(sorted) => serde_json::from_str(sorted).ok(),
+        None => Some(Origin { sources: serde_json::from_str(tag(SOURCES)?).ok()?, places: None }),
+    }
+}
+
+/// Whether a file's rows lie together by these columns.
+fn is_clustered(file: &DataFile, columns: &[String]) -> bool {
+    let by = || vectors::add_of(&file.view).tags?.remove(CLUSTERED_BY)?;
+    columns.is_empty() || by() == Some(columns.join(","))
 }
 
 /// What a compaction has done.
@@ -92,6 +129,8 @@ pub struct Compacted {
     pub bytes_after: u64,
     /// Deleted rows that are not carried on any more.
     pub purged: u64,
+    /// Files that were sorted by the columns that their dataset names.
+    pub sorted: u64,
 }
 
 impl Compacted {
@@ -104,8 +143,18 @@ impl Compacted {
             bytes_before: self.bytes_before + other.bytes_before,
             bytes_after: self.bytes_after + other.bytes_after,
             purged: self.purged + other.purged,
+            sorted: self.sorted + other.sorted,
         }
     }
+}
+
+/// How much of a table is brought in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// As much as keeps it fast: a file that is not sorted waits until it is merged.
+    Usual,
+    /// Each file in which there is something to sort.
+    All,
 }
 
 /// A file as a choice sees it.
@@ -114,14 +163,16 @@ struct Candidate {
     rows: u64,
     /// About the bytes of its live rows.
     bytes: u64,
-    is_worn: bool,
+    /// Whether it is to be written anew for its own sake.
+    is_due: bool,
 }
 
 /// The files that are best made one; none where the table is in order.
 ///
 /// Small files by tiers, as log-structured stores do it, so that a row is rewritten a few times and
-/// not with every commit; and files of which much is deleted.
-pub(crate) fn choose(files: &[DataFile]) -> Vec<DataFile> {
+/// not with every commit; files of which much is deleted; and files that are merged with no other and
+/// are not sorted by the columns that they are to be.
+pub(crate) fn choose(files: &[DataFile], cluster_by: &[String], effort: Effort) -> Vec<DataFile> {
     let mut tiers: HashMap<u32, Vec<Candidate>> = HashMap::new();
     for (index, file) in files.iter().enumerate() {
         // A file that says nothing of its rows is another writer's, and left to it.
@@ -132,15 +183,18 @@ pub(crate) fn choose(files: &[DataFile]) -> Vec<DataFile> {
         let bytes = file.view.size().unsigned_abs() * rows / records;
         let is_worn = file.deleted.len() * 100 >= records * DELETED_PERCENT;
         let is_large = bytes >= LARGEST || rows * 2 > MOST_ROWS;
+        // Of one row group, a reader leaves out nothing in whatever order it is.
+        let is_sortable = rows > ROW_GROUP_ROWS as u64 && rows <= MOST_ROWS && (is_large || effort == Effort::All);
+        let is_due = is_worn || is_sortable && !is_clustered(file, cluster_by);
         let tier = if is_large { u32::MAX } else { (bytes / SMALLEST).checked_ilog(STEP).map_or(0, |tier| tier + 1) };
-        tiers.entry(tier).or_default().push(Candidate { index, rows, bytes, is_worn });
+        tiers.entry(tier).or_default().push(Candidate { index, rows, bytes, is_due });
     }
     let mut chosen: Vec<Candidate> = Vec::new();
     let is_full = |tier: &u32, of_tier: &Vec<Candidate>| *tier != u32::MAX && of_tier.len() as u64 >= STEP;
     if let Some(lowest) = tiers.iter().filter(|(tier, of_tier)| is_full(tier, of_tier)).map(|(tier, _)| *tier).min() {
         chosen.extend(tiers.remove(&lowest).unwrap_or_default());
     }
-    chosen.extend(tiers.into_values().flatten().filter(|candidate| candidate.is_worn));
+    chosen.extend(tiers.into_values().flatten().filter(|candidate| candidate.is_due));
     // Oldest first, so that the order of the rows stays what it was.
     chosen.sort_unstable_by_key(|candidate| candidate.index);
     let (mut rows, mut bytes) = (0, 0);
@@ -152,7 +206,7 @@ pub(crate) fn choose(files: &[DataFile]) -> Vec<DataFile> {
         fits
     });
     match chosen.as_slice() {
-        [only] if !only.is_worn => Vec::new(),
+        [only] if !only.is_due => Vec::new(),
         _ => chosen.iter().map(|candidate| files[candidate.index].clone()).collect(),
     }
 }
@@ -164,44 +218,121 @@ pub(crate) async fn rewrite(
     stop: &AtomicBool,
 ) -> Result<Option<Rewritten>, LakeError> {
     let failed = |source: BoxError| LakeError::table("compact", &table.name, source);
-    let schema = table.schema()?;
-    let (mut writer, mut inputs, mut first) = (table.writer()?, Vec::new(), 0);
-    for file in files {
-        let records =
-            file.view.num_records().ok_or_else(|| failed("a file does not say how many rows it has".into()))?;
-        let mut live = RoaringTreemap::new();
-        live.insert_range(0..records as u64);
-        live -= file.deleted.as_ref();
-        let moved = live.len();
-        if moved > 0 {
-            let mut rows = search::rows(table.delta(), &file, None, None).await.map_err(failed)?;
-            while let Some(batch) = rows.try_next().await.map_err(|error| failed(error.into()))? {
-                if stop.load(Ordering::Relaxed) {
-                    return Ok(None);
-                }
-                let batch = live_rows(&batch, &file, &schema).map_err(|error| failed(error.into()))?;
-                table.append(&mut writer, &batch).await?;
-            }
+    let (inputs, moved) = inputs(files).map_err(failed)?;
+    let (schema, cluster_by) = (table.schema()?, &table.definition().cluster_by);
+    let mut places = (!cluster_by.is_empty()).then(|| vec![places::NOWHERE; moved as usize]);
+    let mut rows = if places.is_some() {
+        let Some(sorted) = unless(stop, sorted(table, &inputs, &schema, moved)).await else { return Ok(None) };
+        sorted.map_err(failed)?
+    } else {
+        live_rows(table, &inputs, &schema, search::BATCH_ROWS)
+    };
+    let (mut writer, mut arrived) = (table.writer()?, 0);
+    loop {
+        let Some(batch) = unless(stop, rows.try_next()).await else { return Ok(None) };
+        let Some(batch) = batch.map_err(failed)? else { break };
+        if let Some(places) = &mut places {
+            note(places, &batch, arrived).map_err(failed)?;
         }
-        let source = Source {
-            path: file.view.path().into_owned(),
-            rows: u32::try_from(records).map_err(|error| failed(error.into()))?,
-            deleted: file.view.deletion_vector_descriptor(),
-        };
-        inputs.push(Input { source, size: file.view.size().unsigned_abs(), live, deleted: file.deleted, first });
-        first += moved;
+        table.append(&mut writer, &batch).await?;
+        arrived += batch.num_rows() as u64;
     }
     let mut written = table.close(writer).await?;
     let output = written.pop();
     let arrived = output.as_ref().map_or(Ok(0), records).map_err(failed)?;
-    if !written.is_empty() || arrived != first {
-        return Err(failed(format!("{first} rows were to be moved, and {arrived} arrived").into()));
+    let has_lost = places.as_ref().is_some_and(|places| places.contains(&places::NOWHERE));
+    if !written.is_empty() || arrived != moved || has_lost {
+        return Err(failed(format!("{moved} rows were to be moved, and {arrived} arrived").into()));
     }
-    Ok(Some(Rewritten { inputs, output }))
+    let tags = tags(table, &inputs, places.as_deref()).await.map_err(failed)?;
+    Ok(Some(Rewritten { inputs, output, places, tags }))
+}
+
+/// What of each file is to be moved, and how many rows that is.
+fn inputs(files: Vec<DataFile>) -> Result<(Vec<Input>, u64), BoxError> {
+    let (mut inputs, mut first) = (Vec::with_capacity(files.len()), 0);
+    for file in files {
+        let rows = file.view.num_records().ok_or("a file does not say how many rows it has")?;
+        let mut live = RoaringTreemap::new();
+        live.insert_range(0..rows as u64);
+        live -= file.deleted.as_ref();
+        let moved = live.len();
+        inputs.push(Input { file, rows: u32::try_from(rows)?, live, first });
+        first += moved;
+    }
+    Ok((inputs, first))
+}
+
+/// What comes of some work; none when it is to stop before.
+async fn unless<T>(stop: &AtomicBool, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    while !stop.load(Ordering::Relaxed) {
+        if let Ok(done) = tokio::time::timeout(LOOK, work.as_mut()).await {
+            return Some(done);
+        }
+    }
+    None
+}
+
+/// The rows that are to be moved, each file's in their order, under the columns of the table.
+fn live_rows(table: &Table, inputs: &[Input], schema: &SchemaRef, batch_rows: usize) -> Rows {
+    let files: Vec<_> = inputs.iter().filter(|input| !input.live.is_empty()).map(|input| input.file.clone()).collect();
+    let (table, schema) = (table.delta().clone(), schema.clone());
+    let of_file = move |file: DataFile| {
+        let (table, schema) = (table.clone(), schema.clone());
+        async move {
+            let names = schema.fields().iter().map(|field| field.name().as_str()).collect();
+            let rows = search::rows(&table, &file, Some(names), None, batch_rows).await?;
+            Ok::<_, BoxError>(rows.map(move |batch| Ok(live_of(&batch?, &file, &schema)?)))
+        }
+    };
+    stream::iter(files).then(of_file).try_flatten().boxed()
+}
+
+/// The same in the order in which they are to lie together.
+async fn sorted(table: &Table, inputs: &[Input], schema: &SchemaRef, moved: u64) -> Result<Rows, BoxError> {
+    let columns = &table.definition().cluster_by;
+    let mut order = Order::by(columns);
+    if order.needs_sample() {
+        let indices = columns.iter().map(|name| schema.index_of(name)).collect::<Result<Vec<_>, _>>()?;
+        let schema = Arc::new(schema.project(&indices)?);
+        order.sample(live_rows(table, inputs, &schema, search::BATCH_ROWS), moved).await?;
+    }
+    let bytes = inputs.iter().map(|input| input.size()).sum();
+    let batch_rows = cluster::batch_rows(bytes, inputs.iter().map(|input| u64::from(input.rows)).sum());
+    cluster::sort(live_rows(table, inputs, schema, batch_rows), schema, order, batch_rows)
+}
+
+/// Notes where rows are that came out of a sort.
+fn note(places: &mut [u32], batch: &RecordBatch, arrived: u64) -> Result<(), BoxError> {
+    let numbers: &UInt32Array = fold::column(batch, cluster::NUMBER)?;
+    for (number, place) in numbers.values().iter().zip(arrived..) {
+        *places.get_mut(*number as usize).ok_or("a row that was not there")? = u32::try_from(place)?;
+    }
+    Ok(())
+}
+
+/// What the new file says of itself: of what it was made, so that the key index can follow, and in which
+/// order it is.
+async fn tags(
+    table: &Table,
+    inputs: &[Input],
+    places: Option<&[u32]>,
+) -> Result<HashMap<String, Option<String>>, BoxError> {
+    let sources = inputs.iter().map(Input::source).collect();
+    let Some(places) = places else {
+        return Ok(HashMap::from([(SOURCES.to_owned(), Some(serde_json::to_string::<Vec<_>>(&sources)?))]));
+    };
+    let mut tags = HashMap::from([(CLUSTERED_BY.to_owned(), Some(table.definition().cluster_by.join(",")))]);
+    if table.definition().mode == Mode::Upsert {
+        let origin = Origin { sources, places: Some(places::write(table.delta(), places).await?) };
+        tags.insert(SORTED.to_owned(), Some(serde_json::to_string(&origin)?));
+    }
+    Ok(tags)
 }
 
 /// The rows of a batch that are not deleted, under the columns of the table.
-fn live_rows(batch: &RecordBatch, file: &DataFile, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+fn live_of(batch: &RecordBatch, file: &DataFile, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let numbers: &Int64Array = fold::column(batch, search::ROW_NUMBER)?;
     let keep: BooleanArray =
         numbers.values().iter().map(|number| Some(!file.deleted.contains(number.unsigned_abs()))).collect();
@@ -238,10 +369,7 @@ pub(crate) async fn install(
             _ => None,
         };
         if let Some(output) = output {
-            let sources: Vec<_> = rewritten.inputs.iter().map(|input| &input.source).collect();
-            let sources = serde_json::to_string(&sources).map_err(|error| failed(error.into()))?;
-            let tags = HashMap::from([(SOURCES.to_owned(), Some(sources))]);
-            let mut add = Add { data_change: false, tags: Some(tags), ..output.clone() };
+            let mut add = Add { data_change: false, tags: Some(rewritten.tags.clone()), ..output.clone() };
             if !late.is_empty() {
                 let stats = add.stats.as_deref().map(vectors::loosen).transpose();
                 add.stats = stats.map_err(|error| failed(error.into()))?;
@@ -255,34 +383,51 @@ pub(crate) async fn install(
             return Ok(Some(Compacted {
                 files_before: taken_out as u64,
                 files_after: u64::from(output.is_some()),
-                bytes_before: rewritten.inputs.iter().map(|input| input.size).sum(),
+                bytes_before: rewritten.inputs.iter().map(Input::size).sum(),
                 bytes_after: output.map_or(0, |output| output.size.unsigned_abs()),
-                purged: rewritten.inputs.iter().map(|input| input.deleted.len()).sum(),
+                purged: rewritten.inputs.iter().map(|input| input.file.deleted.len()).sum(),
+                sorted: u64::from(output.is_some() && rewritten.places.is_some()),
             }));
         }
     }
     Ok(None)
 }
 
+impl Input {
+    fn size(&self) -> u64 {
+        self.file.view.size().unsigned_abs()
+    }
+
+    fn source(&self) -> Source {
+        let view = &self.file.view;
+        Source { path: view.path().into_owned(), rows: self.rows, deleted: view.deletion_vector_descriptor() }
+    }
+}
+
 impl Rewritten {
+    /// Where in the new file a row is, by how many were read before it.
+    fn place(&self, read: u64) -> u64 {
+        self.places.as_ref().map_or(read, |places| u64::from(places[read as usize]))
+    }
+
     /// What takes the old files out, and which rows of the new one were deleted since; none where
     /// none of the old files is there any more, or one has rows again that were deleted.
     fn since(&self, now: &[DataFile]) -> Option<(Vec<Remove>, RoaringTreemap)> {
         let by_path: HashMap<_, _> = now.iter().map(|file| (file.view.path(), file)).collect();
         let (mut removes, mut late) = (Vec::new(), RoaringTreemap::new());
-        for input in &self.inputs {
+        for Input { file: before, live, first, .. } in &self.inputs {
             // A file is gone when all its rows are deleted, or when others have moved them: of this
             // place they are gone either way.
-            let Some(file) = by_path.get(input.source.path.as_str()) else {
-                late.insert_range(input.first..input.first + input.live.len());
+            let Some(file) = by_path.get(&before.view.path()) else {
+                late.extend((*first..first + live.len()).map(|read| self.place(read)));
                 continue;
             };
-            if !input.deleted.is_subset(&file.deleted) {
+            if !before.deleted.is_subset(&file.deleted) {
                 return None;
             }
             removes.push(file.view.remove_action(false));
-            for row in file.deleted.as_ref() - input.deleted.as_ref() {
-                late.insert(input.first + input.live.rank(row) - 1);
+            for row in file.deleted.as_ref() - before.deleted.as_ref() {
+                late.insert(self.place(first + live.rank(row) - 1));
             }
         }
         (!removes.is_empty()).then_some((removes, late))

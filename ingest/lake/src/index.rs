@@ -11,14 +11,14 @@
 //! columns again.
 //!
 //! Files that are merged cost the index next to nothing: the new file says which it was made of, and
-//! the entries stay as they are (see [`moves`]).
+//! the entries stay as they are (see [`moves`]). Where it was sorted as well, it costs a list of where its
+//! rows are (see [`places`]), which is read and written once, four bytes for each row.
 //!
 //! It is a cache on this machine's disk. Keys lie in [`pages`] of a file, what is known of files in a
 //! small store beside it (fjall). It takes a few megabytes of memory, whatever the table's size, and a
 //! bit or so for each row that was merged.
 
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,22 +26,25 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use deltalake::DeltaTable;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
-use roaring::{RoaringBitmap, RoaringTreemap};
+use roaring::RoaringTreemap;
 
-use crate::compact;
 use crate::error::BoxError;
 use crate::fold::{Origins, Outcome, Pending};
 use crate::keys::{Key, KeyMap};
 use crate::search::{self, Found, KeyRows, Present, Wanted};
-use crate::vectors::{self, DataFile};
+use crate::vectors::DataFile;
 
 mod entry;
+mod follow;
 mod moves;
 mod pages;
+mod places;
 
 use entry::Entry;
+use follow::Rest;
 use moves::{Move, Moves};
 use pages::{Looked, Pages, Place};
+use places::Places;
 
 /// Where an index is kept, and what it may take.
 #[derive(Clone, Debug)]
@@ -60,14 +63,10 @@ const CHUNK: usize = 256 * 1024;
 const NEXT: &str = "/next";
 /// The name under which the form of the entries is kept, and the form that this version has.
 const FORM: &str = "/form";
-const THIS_FORM: &[u8] = b"5";
+const THIS_FORM: &[u8] = b"6";
 /// The name under which it is kept in which run of the machine the index is in use, or [`CLOSED`].
 const IN_USE: &str = "/in-use";
 const CLOSED: &[u8] = b"closed";
-/// Fewer rows than these that move with one file are entered anew, so that what is kept of moves stays
-/// a small part of what is kept of rows.
-const LEAST_MOVED: u32 = if cfg!(test) { 3 } else { 1024 };
-
 /// Where the rows of one table's keys are.
 pub(crate) struct KeyIndex {
     folder: PathBuf,
@@ -82,6 +81,7 @@ pub(crate) struct KeyIndex {
     moved: Keyspace,
     numbers: HashMap<String, Number>,
     moves: Moves,
+    places: Places,
     /// Where the entries are of the keys that were looked for last.
     known: KeyMap<Place>,
     next: u32,
@@ -95,6 +95,8 @@ pub type Reading<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
 struct Number {
     id: u32,
     is_whole: bool,
+    /// Whether [`Places`] say where its rows are; else they are where their numbers say.
+    has_places: bool,
 }
 
 impl KeyIndex {
@@ -166,8 +168,10 @@ impl KeyIndex {
             let file = file.as_ref().try_into().map_err(|_| "a damaged move")?;
             moves.insert(u32::from_be_bytes(file), Move::decode(&value)?);
         }
+        let with_places = numbers.values().filter(|number: &&Number| number.has_places).map(|number| number.id);
+        let places = Places::open(&folder.join("places"), &with_places.collect())?;
         let (folder, known) = (folder.to_owned(), KeyMap::default());
-        Ok(Self { folder, memory, database, pages, spilled, files, moved, numbers, moves, known, next })
+        Ok(Self { folder, memory, database, pages, spilled, files, moved, numbers, moves, places, known, next })
     }
 
     /// Finds the rows of the keys that are wanted. Truncations are not an index's business.
@@ -199,21 +203,21 @@ impl KeyIndex {
         let (mut read, total) = (0, missing.iter().filter_map(|file| file.view.num_records()).sum::<usize>() as u64);
         for file in &missing {
             let path = file.view.path().into_owned();
-            let id = match self.numbers.get(&path) {
-                Some(begun) => begun.id,
-                None => self.begin(&path)?,
-            };
-            let rest = self.follow(table, file, id).await?;
-            let mut rows = search::key_rows(table, file, key, &[], rest.as_deref()).await?;
+            // Begun by a process that came to no end, and nobody knows how far it got.
+            let was_begun = self.numbers.contains_key(&path);
+            if was_begun {
+                self.forget_file(&path)?;
+            }
+            let id = self.begin(&path)?;
+            let rest = if was_begun { Rest::All } else { self.follow(table, file, id).await? };
+            let mut rows = search::key_rows(table, file, key, &[], rest.ranges().as_deref()).await?;
             let mut entries = Vec::new();
             while let Some(KeyRows { batch, keys, numbers }) = rows.next().await? {
                 let Origins { partition, position } = Origins::of(&batch)?;
-                let live = (0..keys.len()).filter(|row| !file.deleted.contains(u64::from(numbers[*row])));
-                entries.extend(
-                    live.map(|row| {
-                        (keys[row], Entry::new(id, numbers[row], partition.value(row), position.value(row)))
-                    }),
-                );
+                for row in (0..keys.len()).filter(|row| !file.deleted.contains(u64::from(numbers[*row]))) {
+                    let number = rest.number(numbers[row])?;
+                    entries.push((keys[row], Entry::new(id, number, partition.value(row), position.value(row))));
+                }
                 if entries.len() >= CHUNK {
                     self.enter(std::mem::take(&mut entries))?;
                 }
@@ -223,78 +227,29 @@ impl KeyIndex {
             read += file.view.num_records().unwrap_or_default() as u64;
             self.finish(path, id)?;
         }
-        self.forget(live)
+        let live: HashSet<_> = live.iter().map(|file| file.view.path().into_owned()).collect();
+        let gone: Vec<_> = self.numbers.keys().filter(|path| !live.contains(*path)).cloned().collect();
+        gone.iter().try_for_each(|path| self.forget_file(path))
+    }
+
+    /// Forgets a file, and what moved to it.
+    fn forget_file(&mut self, path: &str) -> Result<(), BoxError> {
+        let Some(Number { id, has_places, .. }) = self.numbers.remove(path) else { return Ok(()) };
+        let mut batch = self.database.batch();
+        for file in self.moves.those_in(id) {
+            batch.remove(&self.moved, file.to_be_bytes());
+            self.moves.remove(file);
+        }
+        batch.remove(&self.files, path);
+        batch.commit()?;
+        if has_places {
+            self.places.remove(id)?;
+        }
+        Ok(())
     }
 
     fn is_whole(&self, path: &str) -> bool {
         self.numbers.get(path).is_some_and(|number| number.is_whole)
-    }
-
-    /// Learns where rows have moved to a file from others that are entered; says which of its rows are
-    /// to be entered all the same, where not all are.
-    async fn follow(
-        &mut self,
-        table: &DeltaTable,
-        file: &DataFile,
-        id: u32,
-    ) -> Result<Option<Vec<Range<u32>>>, BoxError> {
-        let Some(sources) = compact::sources(file) else { return Ok(None) };
-        if !sources.iter().all(|source| self.is_whole(&source.path)) {
-            return Ok(None);
-        }
-        let (mut moves, mut first) = (Vec::with_capacity(sources.len()), 0);
-        for source in sources {
-            let mut rows = RoaringBitmap::new();
-            rows.insert_range(0..source.rows);
-            if let Some(vector) = &source.deleted {
-                let Ok(deleted) = vectors::read(table, vector).await else {
-                    tracing::debug!(file = source.path, "a vector of a merged file is gone; its rows are read again");
-                    return Ok(None);
-                };
-                deleted.bitmaps().filter(|(high, _)| *high == 0).for_each(|(_, deleted)| rows -= deleted);
-            }
-            rows.optimize();
-            let Some(number) = self.numbers.get(&source.path) else { return Ok(None) };
-            let moved = Move { to: id, first, rows };
-            first += moved.len();
-            moves.extend(self.moves.extended(number.id, moved));
-        }
-        let (few, many): (Vec<_>, Vec<_>) = moves.into_iter().partition(|(_, moved)| moved.len() < LEAST_MOVED);
-        let mut batch = self.database.batch();
-        for (file, moved) in &many {
-            batch.insert(&self.moved, file.to_be_bytes(), moved.encode()?);
-        }
-        for (file, _) in &few {
-            batch.remove(&self.moved, file.to_be_bytes());
-        }
-        batch.commit()?;
-        let mut ranges: Vec<_> = few
-            .iter()
-            .filter(|(_, moved)| moved.len() > 0)
-            .map(|(_, moved)| moved.first..moved.first + moved.len())
-            .collect();
-        ranges.sort_unstable_by_key(|range| range.start);
-        few.iter().for_each(|(file, _)| self.moves.remove(*file));
-        many.into_iter().for_each(|(file, moved)| self.moves.insert(file, moved));
-        Ok(Some(ranges))
-    }
-
-    /// Forgets files that are not live any more.
-    fn forget(&mut self, live: &[DataFile]) -> Result<(), BoxError> {
-        let live: HashSet<_> = live.iter().map(|file| file.view.path().into_owned()).collect();
-        let gone: Vec<_> = self.numbers.keys().filter(|path| !live.contains(*path)).cloned().collect();
-        for path in gone {
-            let mut batch = self.database.batch();
-            if let Some(number) = self.numbers.remove(&path) {
-                for file in self.moves.those_in(number.id) {
-                    batch.remove(&self.moved, file.to_be_bytes());
-                    self.moves.remove(file);
-                }
-            }
-            batch.remove(&self.files, path.as_str());
-            batch.commit()?;
-        }
-        Ok(())
     }
 
     /// Enters the rows of a file that was just committed, in the order in which they were written.
@@ -312,17 +267,19 @@ impl KeyIndex {
         let id = self.next;
         self.next = self.next.checked_add(1).ok_or("the index has given away all its numbers")?;
         let mut batch = self.database.batch();
-        batch.insert(&self.files, NEXT, Number { id: self.next, is_whole: true }.encode());
-        batch.insert(&self.files, path, Number { id, is_whole: false }.encode());
+        let number = Number { id, is_whole: false, has_places: false };
+        batch.insert(&self.files, NEXT, Number { id: self.next, ..number }.encode());
+        batch.insert(&self.files, path, number.encode());
         batch.commit()?;
         // Out of this process: a number that is forgotten would be given to another file.
         self.database.persist(PersistMode::Buffer)?;
-        self.numbers.insert(path.to_owned(), Number { id, is_whole: false });
+        self.numbers.insert(path.to_owned(), number);
         Ok(id)
     }
 
     fn finish(&mut self, path: String, id: u32) -> Result<(), BoxError> {
-        let whole = Number { id, is_whole: true };
+        let has_places = self.numbers.get(&path).is_some_and(|number| number.has_places);
+        let whole = Number { id, is_whole: true, has_places };
         self.files.insert(path.as_str(), whole.encode())?;
         self.numbers.insert(path, whole);
         Ok(())
@@ -363,10 +320,13 @@ impl KeyIndex {
     }
 
     async fn look_up(&mut self, table: &DeltaTable, live: &[DataFile], wanted: &Wanted<'_>) -> Result<Found, BoxError> {
-        let by_number: HashMap<u32, usize> = live
+        let by_number: HashMap<u32, (usize, bool)> = live
             .iter()
             .enumerate()
-            .filter_map(|(index, file)| Some((self.numbers.get(file.view.path().as_ref())?.id, index)))
+            .filter_map(|(index, file)| {
+                let number = self.numbers.get(file.view.path().as_ref())?;
+                Some((number.id, (index, number.has_places)))
+            })
             .collect();
         let mut rows: HashMap<usize, RoaringTreemap> = HashMap::new();
         // Of the rows whose values are wanted, by file: which row, and where it goes.
@@ -374,10 +334,17 @@ impl KeyIndex {
         let mut found = Found::default();
         let no_values = Arc::new(RecordBatch::new_empty(Schema::empty().into()));
         let keys: Vec<_> = wanted.keys.iter().map(|(key, _)| *key).collect();
-        for ((key, change), entry) in wanted.keys.iter().zip(self.entries(&keys)?) {
+        let mut hits = Vec::with_capacity(keys.len());
+        for (wanted, entry) in wanted.keys.iter().zip(self.entries(&keys)?) {
             let Some(entry) = entry else { continue };
-            let Some((file, row)) = self.moves.place(entry.file, entry.row) else { continue };
-            let Some(index) = by_number.get(&file) else { continue };
+            hits.extend(self.moves.place(entry.file, entry.row).map(|place| (place, wanted, entry)));
+        }
+        // Those of a file together, so that its places are opened once.
+        hits.sort_unstable_by_key(|(place, _, _)| *place);
+        let mut places = self.places.reader();
+        for ((file, row), (key, change), entry) in hits {
+            let Some((index, has_places)) = by_number.get(&file) else { continue };
+            let row = if *has_places { places.place(file, row)? } else { row };
             if live[*index].deleted.contains(u64::from(row)) {
                 continue;
             }
@@ -405,7 +372,9 @@ impl KeyIndex {
 
 impl Drop for KeyIndex {
     fn drop(&mut self) {
-        let closed = self.pages.sync().map_err(BoxError::from).and_then(|()| {
+        let with_places = self.numbers.values().filter(|number| number.has_places).map(|number| number.id);
+        let synced = self.pages.sync().and_then(|()| self.places.sync(with_places));
+        let closed = synced.map_err(BoxError::from).and_then(|()| {
             self.files.insert(IN_USE, CLOSED)?;
             Ok(self.database.persist(PersistMode::SyncAll)?)
         });
@@ -421,13 +390,13 @@ fn machine_run() -> Option<String> {
 }
 
 impl Number {
-    fn encode(self) -> [u8; 5] {
+    fn encode(self) -> [u8; 6] {
         let [a, b, c, d] = self.id.to_be_bytes();
-        [a, b, c, d, u8::from(self.is_whole)]
+        [a, b, c, d, u8::from(self.is_whole), u8::from(self.has_places)]
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, BoxError> {
-        let [a, b, c, d, is_whole] = *bytes else { return Err("a damaged entry of a file".into()) };
-        Ok(Self { id: u32::from_be_bytes([a, b, c, d]), is_whole: is_whole == 1 })
+        let [a, b, c, d, is_whole, has_places] = *bytes else { return Err("a damaged entry of a file".into()) };
+        Ok(Self { id: u32::from_be_bytes([a, b, c, d]), is_whole: is_whole == 1, has_places: has_places == 1 })
     }
 }

@@ -7,6 +7,7 @@
 //! lose an answer; [`writer`] says how. Any Delta reader reads the result.
 
 mod changes;
+mod cluster;
 mod compact;
 mod durable;
 mod error;
@@ -16,6 +17,7 @@ mod keys;
 mod location;
 mod log;
 mod maintain;
+mod places;
 mod progress;
 mod reader;
 mod resume;

@@ -1,7 +1,7 @@
 //! Keeping tables fast and small, in the background and by hand.
 //!
-//! What passes through: a table with many small files, deleted rows and files that nobody needs, into
-//! one that reads as if it had just been written.
+//! What passes through: a table with many small files, deleted rows, rows in no order and files that
+//! nobody needs, into one that reads as if it had just been written.
 //!
 //! Guaranteed: no commit waits for it, and none is lost. It works on looks at the table of its own,
 //! and is one more that commits to it, strictly on what it looked at. One table at a time is worked on
@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::compact::{self, Compacted};
+use crate::compact::{self, Compacted, Effort};
 use crate::error::LakeError;
 use crate::log::{self, Cleared};
 use crate::table::Table;
@@ -39,7 +39,7 @@ pub(crate) static TURN: Semaphore = Semaphore::const_new(1);
 /// What maintenance of a table has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Maintained {
-    /// Files that were merged.
+    /// Files that were merged, or sorted.
     pub compacted: Compacted,
     /// Files that were deleted.
     pub vacuumed: Vacuumed,
@@ -59,17 +59,18 @@ impl Maintained {
     }
 }
 
-/// Merges some files once; none where the table is in order, or it is to stop, or others are busy with
+/// Merges or sorts some files once; none where the table is in order, or it is to stop, or others are busy with
 /// the same files.
 async fn compact(
     table: &mut Table,
     cache: &mut VectorCache,
+    effort: Effort,
     stop: &AtomicBool,
 ) -> Result<Option<Compacted>, LakeError> {
     table.refresh().await?;
     let files = cache.files(table.delta()).await;
     let files = files.map_err(|source| LakeError::table("compact", &table.name, source))?;
-    let chosen = compact::choose(&files);
+    let chosen = compact::choose(&files, &table.definition().cluster_by, effort);
     if chosen.is_empty() {
         return Ok(None);
     }
@@ -94,11 +95,11 @@ async fn clear(table: &Table) -> Result<Cleared, LakeError> {
     done.await.map_err(|source| LakeError::table("clear the log of", &table.name, source))
 }
 
-/// All of it, now: merges files, deletes what has been unused for the whole retention, and clears the log.
+/// All of it, now: merges and sorts files, deletes what has been unused for the whole retention, and clears the log.
 pub(crate) async fn maintain(table: &Table, retention: Duration) -> Result<Maintained, LakeError> {
     let mut table = table.clone();
     let (mut cache, mut compacted) = (VectorCache::default(), Compacted::default());
-    while let Some(more) = compact(&mut table, &mut cache, &AtomicBool::new(false)).await? {
+    while let Some(more) = compact(&mut table, &mut cache, Effort::All, &AtomicBool::new(false)).await? {
         compacted = compacted.and(more);
     }
     let vacuumed = vacuum(&table, retention).await?;
@@ -138,7 +139,7 @@ impl Upkeep {
                         self.looked = 0;
                         tracing::info!(
                             table = %table.name, files = compacted.files_before, into = compacted.files_after,
-                            bytes = compacted.bytes_before, into_bytes = compacted.bytes_after, deleted_rows = compacted.purged,
+                            bytes = compacted.bytes_before, into_bytes = compacted.bytes_after, deleted_rows = compacted.purged, sorted = compacted.sorted,
                             "merged files"
                         );
                     }
@@ -177,7 +178,8 @@ impl Upkeep {
             let _permit = permit;
             runtime.block_on(async {
                 // Once only: the writer is to learn of each merge before rows are moved on.
-                let compacted = compact(&mut table, &mut VectorCache::default(), &stop).await?.unwrap_or_default();
+                let compacted = compact(&mut table, &mut VectorCache::default(), Effort::Usual, &stop).await?;
+                let compacted = compacted.unwrap_or_default();
                 checkpoint(&table).await?;
                 let vacuumed = if is_vacuum_due { vacuum(&table, retention).await? } else { Vacuumed::default() };
                 let cleared = if is_clearing_due { clear(&table).await? } else { Cleared::default() };

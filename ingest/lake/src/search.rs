@@ -28,7 +28,8 @@ use crate::vectors::DataFile;
 
 /// The column that says which row of its file a row is, from 0.
 pub(crate) const ROW_NUMBER: &str = "__row_number";
-const BATCH_ROWS: usize = 64 * 1024;
+/// How many rows are read at a time where their number does not matter.
+pub(crate) const BATCH_ROWS: usize = 64 * 1024;
 
 /// What is looked for.
 pub(crate) struct Wanted<'a> {
@@ -129,7 +130,7 @@ pub(crate) async fn key_rows(
 ) -> Result<KeyRowStream, BoxError> {
     let names = key.iter().map(String::as_str).chain(["_partition", "_position"]);
     let names = names.chain(columns.iter().map(|field| field.name().as_str())).collect();
-    Ok(KeyRowStream { batches: rows(table, file, Some(names), ranges).await?, key: key.to_vec() })
+    Ok(KeyRowStream { batches: rows(table, file, Some(names), ranges, BATCH_ROWS).await?, key: key.to_vec() })
 }
 
 /// Reads rows of a file, deleted ones too, each with its [`ROW_NUMBER`]: some columns and ranges, or
@@ -139,6 +140,7 @@ pub(crate) async fn rows(
     file: &DataFile,
     columns: Option<Vec<&str>>,
     ranges: Option<&[Range<u32>]>,
+    batch_rows: usize,
 ) -> Result<ParquetRecordBatchStream<ParquetObjectReader>, BoxError> {
     let store = table.log_store().object_store(None);
     let reader = ParquetObjectReader::new(store, Path::from(file.view.path().as_ref()))
@@ -155,7 +157,7 @@ pub(crate) async fn rows(
         let ranges = ranges.iter().map(|range| range.start as usize..range.end as usize);
         builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges, usize::try_from(rows)?));
     }
-    Ok(builder.with_batch_size(BATCH_ROWS).build()?)
+    Ok(builder.with_batch_size(batch_rows).build()?)
 }
 
 async fn search_file(
@@ -219,7 +221,7 @@ pub(crate) async fn values_of(
 ) -> Result<(), BoxError> {
     let ranges: Vec<_> = wanted.iter().map(|(row, _)| *row..row + 1).collect();
     let names = columns.iter().map(|field| field.name().as_str()).collect();
-    let mut batches = rows(table, file, Some(names), Some(&ranges)).await?;
+    let mut batches = rows(table, file, Some(names), Some(&ranges), BATCH_ROWS).await?;
     let mut wanted = wanted.iter();
     while let Some(batch) = batches.try_next().await? {
         let batch = plain(&batch)?;

@@ -25,7 +25,7 @@ use crate::progress::{self, Progress};
 
 /// The most rows of a Parquet row group: a writer holds one in memory until it is whole, and cores
 /// share the reading of a file by them.
-const ROW_GROUP_ROWS: usize = 128 * 1024;
+pub(crate) const ROW_GROUP_ROWS: usize = if cfg!(test) { 16 } else { 128 * 1024 };
 /// Columns of which nearly every value is another, so that a dictionary of them costs and brings
 /// nothing.
 const NO_DICTIONARY: [&str; 4] = ["_event_id", "_offset", "_position", "_source_time"];
@@ -36,6 +36,8 @@ pub(crate) struct Definition {
     pub schema: SchemaRef,
     pub mode: Mode,
     pub key: Vec<String>,
+    /// The columns by which a compaction sorts rows; none where their order stays.
+    pub cluster_by: Vec<String>,
     pub description: String,
 }
 
@@ -174,6 +176,10 @@ impl Table {
 
     pub(crate) fn delta(&self) -> &DeltaTable {
         &self.delta
+    }
+
+    pub(crate) fn definition(&self) -> &Definition {
+        &self.definition
     }
 
     /// The columns as files of this table have them.

@@ -59,6 +59,8 @@ pub struct Contract {
     pub mode: Mode,
     /// The columns that tell one row from another.
     pub key: Vec<String>,
+    /// The columns by which rows lie together; none where they lie as they came.
+    pub cluster_by: Vec<String>,
     /// Whether every accepted change is kept.
     pub history: bool,
     /// The columns of the rows, those of their origin included.
@@ -160,10 +162,13 @@ impl DatasetWriter {
             schema: schema.clone(),
             mode,
             key: contract.key.clone(),
+            cluster_by: Vec::new(),
             description: format!("{what}{}", contract.description),
         };
         let name = |kind| TableName::new(&contract.dataset, kind);
-        let rows = Table::open(lake, name(TableKind::Rows), definition(&contract.rows, contract.mode, "")).await?;
+        let rows = definition(&contract.rows, contract.mode, "");
+        let rows = Definition { cluster_by: contract.cluster_by.clone(), ..rows };
+        let rows = Table::open(lake, name(TableKind::Rows), rows).await?;
         let rejects = definition(&contract.rejects, Mode::Append, "What could not become a row of: ");
         let rejects = Side::new(Table::open(lake, name(TableKind::Rejects), rejects).await?);
         let changes = if contract.history {

@@ -67,6 +67,7 @@ fn show(dataset: &specs::Dataset) -> Result<()> {
         ("licence", spec.license.clone().unwrap_or_else(|| "none".to_owned())),
         ("mode", spec.mode.to_string()),
         ("key", spec.key().join(", ")),
+        ("cluster by", if spec.cluster_by().is_empty() { "nothing".to_owned() } else { spec.cluster_by().join(", ") }),
         ("history", history(spec)),
         ("topic", format!("{}, {} partitions", spec.topic(), spec.partitions())),
         ("source", source.to_owned()),

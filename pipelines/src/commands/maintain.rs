@@ -15,14 +15,17 @@ const LEAST_RETENTION: Duration = Duration::from_secs(3600);
 
 /// Make the tables fast and small again, now.
 ///
-/// Merges small files and those of which much is deleted, writes a checkpoint, clears the table's log,
-/// and deletes files that nobody has needed for worker.retention_hours (6 hours, if they belong only to
-/// versions between those that are kept: each version of the last hour, and one an hour before that).
-/// Running workers do the same by themselves, in the background; both may run at the same time, and
-/// nothing that is being written or read is lost.
+/// Merges small files and those of which much is deleted, sorts by its dataset's cluster_by what is not
+/// sorted yet, writes a checkpoint, clears the table's log, and deletes files that nobody has needed for
+/// worker.retention_hours (6 hours, if they belong only to versions between those that are kept: each
+/// version of the last hour, and one an hour before that). Running workers do the same by themselves, in
+/// the background; both may run at the same time, and nothing that is being written or read is lost.
 ///
 /// merged, into: files that were made fewer. rows out: deleted rows that their files do not carry any
 /// more. deleted, freed: files that are gone, and their bytes. waiting: files that are to go later.
+///
+/// Rows that are sorted and find no room in memory wait in the system's folder for temporary files
+/// (TMPDIR).
 ///
 /// A file that is not needed any more is first remembered as waiting, and is deleted when it is still
 /// not needed after the retention: until then, older versions of the table can be read.
@@ -82,6 +85,9 @@ fn told(Maintained { compacted, vacuumed, cleared }: &Maintained, took: Duration
     } else {
         format!("{} files became {}", number(compacted.files_before), number(compacted.files_after))
     };
+    if compacted.sorted > 0 {
+        text.push_str(&format!(", {} of them sorted (cluster_by)", number(compacted.sorted)));
+    }
     if cleared.files > 0 {
         text.push_str(&format!("; {} files of logs went", number(cleared.files)));
     }

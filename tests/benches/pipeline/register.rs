@@ -91,6 +91,7 @@ async fn writer(dir: &Path, mode: Mode) -> Result<DatasetWriter> {
         description: "A register of people".to_owned(),
         mode,
         key: vec![KEY.to_owned()],
+        cluster_by: Vec::new(),
         history: false,
         rows: schema(),
         rejects: reject::SCHEMA.clone(),

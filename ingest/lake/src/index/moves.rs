@@ -3,7 +3,8 @@
 //! What passes through: the place of a row as an entry has it, into the place that it has now. So a
 //! compaction of millions of rows changes not one of their entries, but adds a bitmap of a bit per row
 //! or less: rows keep their order when files are merged, and a row's new place is a matter of counting
-//! those that moved before it.
+//! those that moved before it. Rows that are sorted on their way keep it as the index counts them (see
+//! [`places`](super::places)).
 //!
 //! Guaranteed: one step leads to where a row is. Where a file is moved that others had been moved into,
 //! their moves are made anew to lead to its new place.

@@ -21,11 +21,20 @@ impl Told {
     }
 }
 
+/// By which columns rows are sorted in tests of how they move.
+const ORDERS: [&[&str]; 3] = [&[], &["value"], &["value", "key"]];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_are_deleted_while_they_are_moved_stay_deleted() {
+    for cluster_by in ORDERS {
+        deleted_while_they_are_moved(cluster_by).await;
+    }
+}
+
+async fn deleted_while_they_are_moved(cluster_by: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let lake = lake(&dir);
-    let (mut writer, _) = open(&lake, Mode::Upsert, &[0]).await;
+    let (mut writer, _) = open_clustered(&lake, Mode::Upsert, cluster_by, &[0]).await;
     let mut told = Told::default();
     told.commit(&mut writer, &[put(1, 1), put(2, 2), put(3, 3)]).await;
     told.commit(&mut writer, &[put(4, 4), Record::Delete(2)]).await;
@@ -93,9 +102,15 @@ async fn upkeep_merges_files_and_old_versions_stay_until_the_retention_is_over()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_follows_rows_that_moved_without_reading_them() {
+    for cluster_by in ORDERS {
+        follows_rows_that_moved(cluster_by).await;
+    }
+}
+
+async fn follows_rows_that_moved(cluster_by: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let lake = lake(&dir);
-    let (mut writer, _) = open(&lake, Mode::Upsert, &[0]).await;
+    let (mut writer, _) = open_clustered(&lake, Mode::Upsert, cluster_by, &[0]).await;
     let mut told = Told::default();
     let merge = async |writer: &DatasetWriter| {
         let mut table = writer.rows.clone();
@@ -110,7 +125,10 @@ async fn an_index_follows_rows_that_moved_without_reading_them() {
         writer.prepare(&mut |rows, _| read = rows).await.unwrap();
         read
     };
-    let puts = |keys: std::ops::Range<u8>, value: i64| keys.map(|key| put(key, value)).collect::<Vec<_>>();
+    // The later a key, the less its value: sorted, they are the other way round.
+    let puts = |keys: std::ops::Range<u8>, value: i64| {
+        keys.map(|key| put(key, value * 100 - i64::from(key))).collect::<Vec<_>>()
+    };
     told.commit(&mut writer, &puts(0..6, 1)).await;
     told.commit(&mut writer, &puts(6..12, 2)).await;
     assert_eq!(merge(&writer).await.files_before, 2);
@@ -126,8 +144,10 @@ async fn an_index_follows_rows_that_moved_without_reading_them() {
     merge(&writer).await;
     prepare(&mut writer).await;
     drop(writer);
-    let (mut writer, _) = open(&lake, Mode::Upsert, &[0]).await;
+    let (mut writer, _) = open_clustered(&lake, Mode::Upsert, cluster_by, &[0]).await;
     assert_eq!(prepare(&mut writer).await, 0);
+    let expected = told.commit(&mut writer, &[put(6, 60), Record::Delete(0), Record::Touch(11)]).await;
+    assert_eq!(found(&lake, 0).await, expected);
     let expected = told.commit(&mut writer, &puts(0..12, 5)).await;
     assert_eq!(found(&lake, 0).await, expected);
     // A compaction that the index did not see in time is read.
