@@ -111,10 +111,11 @@ fn tests() -> Vec<(String, Need, Test)> {
             tests.push((format!("{name}::{}", broker.name()), need, Box::new(move || test(broker))));
         }
     }
-    let alone: [(&str, Need, Alone); 27] = [
+    let alone: [(&str, Need, Alone); 28] = [
         ("readers::spark_finds_what_ruam_finds", Need::Java, readers::spark_finds_what_ruam_finds),
         ("readers::of_python_find_what_ruam_finds", Need::Python, readers::of_python_find_what_ruam_finds),
         ("maintain::small_files_become_few", Need::Nothing, maintain::small_files_become_few),
+        ("maintain::it_begins_no_tables", Need::Nothing, maintain::it_begins_no_tables),
         ("maintain::it_runs_beside_workers", Need::Nothing, maintain::it_runs_beside_workers),
         ("object_store::the_lake_lies_on_s3", Need::Nothing, object_store::the_lake_lies_on_s3),
         ("object_store::a_secret_never_prints", Need::Nothing, object_store::a_secret_never_prints),

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use arrow::array::RecordBatch;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use ruam_tests::installation::files_in;
-use ruam_tests::{Broker, Installation, Process, fetched, tables};
+use ruam_tests::{Installation, Process, fetched, tables};
 use tempfile::TempDir;
 
 use crate::maintain;
@@ -140,10 +140,7 @@ pub fn spark_finds_what_ruam_finds() -> Result<()> {
 
 /// Lets readers read tables in each state that Ruam leaves them in.
 fn compare(mut readers: Vec<Reader>) -> Result<()> {
-    let mut installation = Installation::new(Broker::Embedded)?;
-    // Nothing is merged but by hand.
-    installation.set("[worker]\nretention_hours = 0\ncommit_interval_ms = 200\n")?;
-    installation.succeed(&["demo", "--rate", "4000", "--events", "12000"])?;
+    let (installation, events) = maintain::many_small_files()?;
     ensure!(vectors(&installation)? > 0, "rows were replaced by deletion vectors");
     compare_once(&installation, &mut readers).context("as the tables were written")?;
 
@@ -151,7 +148,7 @@ fn compare(mut readers: Vec<Reader>) -> Result<()> {
     compare_once(&installation, &mut readers).with_context(|| format!("after maintenance, which said\n{merged}"))?;
 
     // Rows of the merged files are replaced, and the files that were merged go.
-    installation.succeed(&["demo", "--rate", "4000", "--events", "13500"])?;
+    maintain::run_demo(&installation, events + 2000)?;
     let unused = maintain::let_retention_pass(&installation)?;
     let deleted = installation.succeed(&["maintain"])?;
     let left: Vec<_> = unused.iter().filter(|file| file.exists()).collect();

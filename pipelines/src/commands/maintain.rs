@@ -21,7 +21,7 @@ const LEAST_RETENTION: Duration = Duration::from_secs(3600);
 /// that is being written or read is lost.
 ///
 /// merged, into: files that were made fewer. rows out: deleted rows that their files do not carry any
-/// more. deleted, freed: files that are gone, and their bytes. waiting: files that are to go later.
+/// more. freed: the bytes of files that are gone. waiting: files that are to go later.
 ///
 /// A file that is not needed any more is first remembered as waiting, and is deleted when it is still
 /// not needed after the retention: until then, older versions of the table can be read.
@@ -55,8 +55,8 @@ impl Maintain {
             say("no tables yet: `ruam up` makes them as events arrive")?;
             return Ok(ExitCode::SUCCESS);
         }
-        let header = ["table", "merged", "into", "rows out", "deleted", "freed", "waiting"];
-        say(table(&header, rows, &[1, 2, 3, 4, 5, 6]))?;
+        let header = ["table", "merged", "into", "rows out", "freed", "waiting"];
+        say(table(&header, rows, &[1, 2, 3, 4, 5]))?;
         say(told(&sum, begun.elapsed(), retention))?;
         Ok(ExitCode::SUCCESS)
     }
@@ -68,7 +68,6 @@ fn line(name: &TableName, Maintained { compacted, vacuumed }: &Maintained) -> Ve
         number(compacted.files_before),
         number(compacted.files_after),
         number(compacted.purged),
-        number(vacuumed.files),
         bytes(vacuumed.bytes),
         number(vacuumed.waiting),
     ]
@@ -81,10 +80,11 @@ fn told(Maintained { compacted, vacuumed }: &Maintained, took: Duration, retenti
     } else {
         format!("{} files became {}", number(compacted.files_before), number(compacted.files_after))
     };
-    text.push_str(&format!("; {} freed, in {:.1} s", bytes(vacuumed.bytes), took.as_secs_f64()));
+    let (files, freed) = (number(vacuumed.files), bytes(vacuumed.bytes));
+    text.push_str(&format!("; {files} files deleted, {freed} freed; in {:.1} s", took.as_secs_f64()));
     if vacuumed.waiting > 0 {
         text.push_str(&format!(
-            "\n{} files go when nobody has needed them for {} hours (worker.retention_hours):\nrun it again then, or leave it to `ruam up`",
+            "\n{} files go when nobody has needed them for {} h (worker.retention_hours):\nrun it again then, or leave it to `ruam up`",
             number(vacuumed.waiting),
             retention.as_secs() / 3600
         ));
