@@ -8,8 +8,10 @@ mod crash;
 mod demo;
 mod house;
 mod log;
+mod maintain;
 mod mistakes;
 mod object_store;
+mod readers;
 mod rejects;
 mod scan;
 mod server;
@@ -20,7 +22,8 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use ruam_tests::Broker;
-use ruam_tests::kafka::{self, has_program};
+use ruam_tests::fetched::{has_program, has_python};
+use ruam_tests::kafka;
 
 /// What a test needs beside this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +31,8 @@ enum Need {
     Nothing,
     Kafka,
     Psql,
+    Python,
+    Java,
     Namespaces,
 }
 
@@ -41,6 +46,10 @@ impl Need {
                 "tests on Apache Kafka: install Java 17 and Maven, or name a broker in RUAM_TEST_KAFKA=host:port",
             ),
             Self::Psql => (has_program("psql"), "tests with psql: install postgresql-client"),
+            Self::Python => (has_python(), "tests with readers of Python: install Python 3 with its module venv"),
+            Self::Java => {
+                (has_program("mvn") && has_program("javac"), "tests with Spark: install the JDK of Java 17, and Maven")
+            }
             Self::Namespaces => (mistakes::can_mount(), "tests of a full disk: they need `unshare --user --mount`"),
         };
         (!is_there).then_some(advice)
@@ -102,7 +111,12 @@ fn tests() -> Vec<(String, Need, Test)> {
             tests.push((format!("{name}::{}", broker.name()), need, Box::new(move || test(broker))));
         }
     }
-    let alone: [(&str, Need, Alone); 23] = [
+    let alone: [(&str, Need, Alone); 28] = [
+        ("readers::spark_finds_what_ruam_finds", Need::Java, readers::spark_finds_what_ruam_finds),
+        ("readers::of_python_find_what_ruam_finds", Need::Python, readers::of_python_find_what_ruam_finds),
+        ("maintain::small_files_become_few", Need::Nothing, maintain::small_files_become_few),
+        ("maintain::it_begins_no_tables", Need::Nothing, maintain::it_begins_no_tables),
+        ("maintain::it_runs_beside_workers", Need::Nothing, maintain::it_runs_beside_workers),
         ("object_store::the_lake_lies_on_s3", Need::Nothing, object_store::the_lake_lies_on_s3),
         ("object_store::a_secret_never_prints", Need::Nothing, object_store::a_secret_never_prints),
         ("areas::answers_are_those_of_the_source", Need::Nothing, areas::answers_are_those_of_the_source),

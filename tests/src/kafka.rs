@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use crate::broker::log_at;
+use crate::fetched::{class_path, has_program};
 
 const POM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kafka/pom.xml");
 /// How long a JVM on a busy machine may take until it serves.
@@ -32,19 +33,13 @@ pub fn is_at_hand() -> bool {
     std::env::var_os("RUAM_TEST_KAFKA").is_some() || (has_program("mvn") && has_program("java"))
 }
 
-/// Whether a program is on the path.
-pub fn has_program(name: &str) -> bool {
-    let found = |dir: PathBuf| dir.join(name).is_file();
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(found))
-}
-
 impl Kafka {
     /// Fetches Kafka, unless an earlier run has, and starts it.
     ///
     /// # Errors
     /// Where Maven cannot fetch it or it does not start, with what it said.
     pub fn start() -> Result<Self> {
-        let libraries = fetch()?;
+        let libraries = class_path("test-kafka", POM)?;
         let mut attempt = 1;
         loop {
             match Self::start_once(&libraries) {
@@ -80,7 +75,7 @@ impl Kafka {
         )?;
         let java = |class: &str| {
             let mut java = Command::new("java");
-            java.arg("-Xmx1g").arg("-cp").arg(libraries.join("*")).arg(class);
+            java.arg("-Xmx1g").arg("-cp").arg(libraries).arg(class);
             java
         };
         let format = java("kafka.tools.StorageTool")
@@ -131,32 +126,6 @@ impl Drop for Kafka {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// The folder of Kafka's libraries, beside what cargo builds; fetched once.
-fn fetch() -> Result<PathBuf> {
-    let pom = fs::read(POM).with_context(|| format!("cannot read {POM}"))?;
-    let folder = crate::installation::scratch().join("test-kafka");
-    let (libraries, done) = (folder.join("libraries"), folder.join("pom.xml"));
-    // The pom is copied last, so that an interrupted or older fetch does not pass for this one.
-    if fs::read(&done).is_ok_and(|fetched| fetched == pom) {
-        return Ok(libraries);
-    }
-    let _ = fs::remove_dir_all(&folder);
-    let maven = Command::new("mvn")
-        .args(["-B", "-q", "-f", POM, "dependency:copy-dependencies", "-DincludeScope=runtime"])
-        .arg(format!("-DoutputDirectory={}", libraries.display()))
-        .stdin(Stdio::null())
-        .output()
-        .context("cannot run mvn")?;
-    ensure!(
-        maven.status.success(),
-        "Maven cannot fetch Kafka: {}{}",
-        String::from_utf8_lossy(&maven.stdout),
-        String::from_utf8_lossy(&maven.stderr)
-    );
-    fs::write(done, pom)?;
-    Ok(libraries)
 }
 
 /// Two ports that nothing listens at, at this moment.

@@ -6,6 +6,7 @@
 
 pub mod broker;
 pub mod datasets;
+pub mod fetched;
 pub mod installation;
 pub mod kafka;
 pub mod model;

@@ -1,6 +1,6 @@
-//! A program that runs, and what it says.
+//! A program that runs, what it is told, and what it says.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -20,9 +20,21 @@ impl Process {
     ///
     /// # Errors
     /// Where it cannot be started.
-    pub fn start(mut command: Command) -> Result<Self> {
+    pub fn start(command: Command) -> Result<Self> {
+        Self::start_with(command, Stdio::null())
+    }
+
+    /// Starts a program that is to be told lines.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn start_to_tell(command: Command) -> Result<Self> {
+        Self::start_with(command, Stdio::piped())
+    }
+
+    fn start_with(mut command: Command, stdin: Stdio) -> Result<Self> {
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -38,6 +50,19 @@ impl Process {
     /// The process' number.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Tells it a line.
+    ///
+    /// # Errors
+    /// Where it does not listen, or not any more.
+    pub fn tell(&mut self, line: &str) -> Result<()> {
+        let stdin = self.child.stdin.as_mut().context("it is told nothing")?;
+        if let Err(error) = writeln!(stdin, "{line}") {
+            self.run_for(Duration::from_secs(5));
+            bail!("cannot be told `{line}`: {error}\n{}", self.said);
+        }
+        Ok(())
     }
 
     /// Waits for a line that holds a text.

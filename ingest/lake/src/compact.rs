@@ -361,8 +361,8 @@ pub(crate) async fn install(
         let failed = |source: BoxError| LakeError::table("compact", &name, source);
         let files = cache.files(table.delta()).await.map_err(failed)?;
         let Some((removes, late)) = rewritten.since(&files) else { return Ok(None) };
-        let taken_out = removes.len();
-        let mut actions: Vec<Action> = removes.into_iter().map(Action::Remove).collect();
+        let inputs: Vec<_> = removes.iter().map(|(input, _)| *input).collect();
+        let mut actions: Vec<Action> = removes.into_iter().map(|(_, remove)| Action::Remove(remove)).collect();
         let output = match &rewritten.output {
             Some(output) if late.len() < records(output).map_err(failed)? => Some(output),
             // Nothing of it is left.
@@ -378,14 +378,14 @@ pub(crate) async fn install(
             }
             actions.push(Action::Add(add));
         }
-        let note = HashMap::from([("ruam.compacted".to_owned(), rewritten.inputs.len().into())]);
+        let note = HashMap::from([("ruam.compacted".to_owned(), inputs.len().into())]);
         if let Attempt::Committed(_) = table.commit(actions, Vec::new(), Operation::Compact, note).await? {
             return Ok(Some(Compacted {
-                files_before: taken_out as u64,
+                files_before: inputs.len() as u64,
                 files_after: u64::from(output.is_some()),
-                bytes_before: rewritten.inputs.iter().map(Input::size).sum(),
+                bytes_before: inputs.iter().map(|input| input.size()).sum(),
                 bytes_after: output.map_or(0, |output| output.size.unsigned_abs()),
-                purged: rewritten.inputs.iter().map(|input| input.file.deleted.len()).sum(),
+                purged: inputs.iter().map(|input| input.file.deleted.len()).sum(),
                 sorted: u64::from(output.is_some() && rewritten.places.is_some()),
             }));
         }
@@ -410,12 +410,14 @@ impl Rewritten {
         self.places.as_ref().map_or(read, |places| u64::from(places[read as usize]))
     }
 
-    /// What takes the old files out, and which rows of the new one were deleted since; none where
-    /// none of the old files is there any more, or one has rows again that were deleted.
-    fn since(&self, now: &[DataFile]) -> Option<(Vec<Remove>, RoaringTreemap)> {
+    /// What takes those of the old files out that are still there, and which rows of the new one were
+    /// deleted since; none where none of the old files is there any more, or one has rows again that
+    /// were deleted.
+    fn since(&self, now: &[DataFile]) -> Option<(Vec<(&Input, Remove)>, RoaringTreemap)> {
         let by_path: HashMap<_, _> = now.iter().map(|file| (file.view.path(), file)).collect();
         let (mut removes, mut late) = (Vec::new(), RoaringTreemap::new());
-        for Input { file: before, live, first, .. } in &self.inputs {
+        for input in &self.inputs {
+            let Input { file: before, live, first, .. } = input;
             // A file is gone when all its rows are deleted, or when others have moved them: of this
             // place they are gone either way.
             let Some(file) = by_path.get(&before.view.path()) else {
@@ -425,7 +427,7 @@ impl Rewritten {
             if !before.deleted.is_subset(&file.deleted) {
                 return None;
             }
-            removes.push(file.view.remove_action(false));
+            removes.push((input, file.view.remove_action(false)));
             for row in file.deleted.as_ref() - before.deleted.as_ref() {
                 late.insert(self.place(first + live.rank(row) - 1));
             }

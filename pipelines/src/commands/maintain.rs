@@ -22,7 +22,7 @@ const LEAST_RETENTION: Duration = Duration::from_secs(3600);
 /// the background; both may run at the same time, and nothing that is being written or read is lost.
 ///
 /// merged, into: files that were made fewer. rows out: deleted rows that their files do not carry any
-/// more. deleted, freed: files that are gone, and their bytes. waiting: files that are to go later.
+/// more. freed: the bytes of files that are gone. waiting: files that are to go later.
 ///
 /// Rows that are sorted and find no room in memory wait in the system's folder for temporary files
 /// (TMPDIR).
@@ -59,8 +59,8 @@ impl Maintain {
             say("no tables yet: `ruam up` makes them as events arrive")?;
             return Ok(ExitCode::SUCCESS);
         }
-        let header = ["table", "merged", "into", "rows out", "deleted", "freed", "waiting"];
-        say(table(&header, rows, &[1, 2, 3, 4, 5, 6]))?;
+        let header = ["table", "merged", "into", "rows out", "freed", "waiting"];
+        say(table(&header, rows, &[1, 2, 3, 4, 5]))?;
         say(told(&sum, begun.elapsed(), retention))?;
         Ok(ExitCode::SUCCESS)
     }
@@ -72,7 +72,6 @@ fn line(name: &TableName, Maintained { compacted, vacuumed, .. }: &Maintained) -
         number(compacted.files_before),
         number(compacted.files_after),
         number(compacted.purged),
-        number(vacuumed.files),
         bytes(vacuumed.bytes),
         number(vacuumed.waiting),
     ]
@@ -88,13 +87,11 @@ fn told(Maintained { compacted, vacuumed, cleared }: &Maintained, took: Duration
     if compacted.sorted > 0 {
         text.push_str(&format!(", {} of them sorted (cluster_by)", number(compacted.sorted)));
     }
-    if cleared.files > 0 {
-        text.push_str(&format!("; {} files of logs went", number(cleared.files)));
-    }
-    text.push_str(&format!("; {} freed, in {:.1} s", bytes(vacuumed.bytes + cleared.bytes), took.as_secs_f64()));
+    let (files, freed) = (number(vacuumed.files + cleared.files), bytes(vacuumed.bytes + cleared.bytes));
+    text.push_str(&format!("; {files} files deleted, {freed} freed; in {:.1} s", took.as_secs_f64()));
     if vacuumed.waiting > 0 {
         text.push_str(&format!(
-            "\n{} files go when nobody has needed them for up to {} hours (worker.retention_hours):\nrun it again then, or leave it to `ruam up`",
+            "\n{} files go when nobody has needed them for up to {} h (worker.retention_hours):\nrun it again then, or leave it to `ruam up`",
             number(vacuumed.waiting),
             retention.as_secs() / 3600
         ));

@@ -1,0 +1,90 @@
+//! What tests run beside Ruam and cargo does not fetch: libraries from Maven Central and PyPI.
+//!
+//! Each is fetched once for what its file (a pom, a list of requirements) says, and kept beside what
+//! cargo builds. A fetch that was interrupted leaves nothing that passes for a whole one, and two
+//! processes that fetch the same do not meet.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use sha2::{Digest, Sha256};
+
+use crate::installation::scratch;
+
+/// The interpreter that libraries of Python are installed for.
+const PYTHON: &str = "python3";
+
+/// Whether a program is on the path.
+pub fn has_program(name: &str) -> bool {
+    let found = |dir: PathBuf| dir.join(name).is_file();
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(found))
+}
+
+/// Whether Python can make environments.
+pub fn has_python() -> bool {
+    // Debian has the module without what it needs in packages of their own.
+    has_program(PYTHON) && said(Command::new(PYTHON).args(["-c", "import ensurepip, venv"])).is_ok()
+}
+
+/// What to give Java as its class path, for the libraries that a pom names.
+///
+/// # Errors
+/// Where Maven cannot fetch them, with what it said.
+pub fn class_path(name: &str, pom: &str) -> Result<PathBuf> {
+    let key = fs::read(pom).with_context(|| format!("cannot read {pom}"))?;
+    let folder = kept(name, &key, |folder| {
+        let mut maven = Command::new("mvn");
+        maven.args(["-B", "-q", "-f", pom, "dependency:copy-dependencies", "-DincludeScope=runtime"]);
+        said(maven.arg(format!("-DoutputDirectory={}", folder.display()))).map(drop)
+    })?;
+    Ok(folder.join("*"))
+}
+
+/// The interpreter of an environment with the libraries that a list of requirements names.
+///
+/// # Errors
+/// Where pip cannot install them, with what it said.
+pub fn python(name: &str, requirements: &str) -> Result<PathBuf> {
+    let mut key = fs::read(requirements).with_context(|| format!("cannot read {requirements}"))?;
+    // An environment is of one version of Python, in one place.
+    key.extend(said(Command::new(PYTHON).args(["-c", "import sys; print(sys.version, sys.base_prefix)"]))?.as_bytes());
+    let folder = kept(name, &key, |folder| {
+        said(Command::new(PYTHON).args(["-m", "venv"]).arg(folder))?;
+        let mut pip = Command::new(interpreter(folder));
+        said(pip.args(["-m", "pip", "install", "-q", "-r", requirements])).map(drop)
+    })?;
+    Ok(interpreter(&folder))
+}
+
+fn interpreter(environment: &Path) -> PathBuf {
+    environment.join("bin").join(PYTHON)
+}
+
+/// A folder for what a key stands for, which is filled once.
+fn kept(name: &str, key: &[u8], fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    let digest: String = Sha256::digest(key).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let folder = scratch().join(format!("{name}-{digest}"));
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    fs::create_dir_all(scratch())?;
+    // Removed where it cannot be filled; and where it has become the folder, is no more.
+    let begun = tempfile::Builder::new().prefix(name).tempdir_in(scratch())?;
+    fill(begun.path())?;
+    match fs::rename(begun.path(), &folder) {
+        // Another process was faster, with the same.
+        Err(_) if folder.is_dir() => Ok(folder),
+        renamed => renamed.map(|()| folder).context("cannot keep what was fetched"),
+    }
+}
+
+/// What a program writes, which has to succeed.
+fn said(command: &mut Command) -> Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {name}"))?;
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{name} failed: {out}{err}");
+    Ok(out.into_owned())
+}
