@@ -17,6 +17,7 @@ use crate::fold::column;
 use crate::vacuum::vacuum;
 
 mod compaction;
+mod feed;
 mod order;
 
 fn timestamp() -> DataType {
