@@ -268,12 +268,20 @@ impl KeyIndex {
             batch.remove(&self.moved, file.to_be_bytes());
         }
         batch.commit()?;
-        let mut ranges: Vec<_> = few
+        let mut ranges: Vec<Range<u32>> = few
             .iter()
             .filter(|(_, moved)| moved.len() > 0)
             .map(|(_, moved)| moved.first..moved.first + moved.len())
             .collect();
         ranges.sort_unstable_by_key(|range| range.start);
+        // What had moved to a file before is among the rows of that file.
+        ranges.dedup_by(|next, before| {
+            let is_within = next.start < before.end;
+            if is_within {
+                before.end = before.end.max(next.end);
+            }
+            is_within
+        });
         few.iter().for_each(|(file, _)| self.moves.remove(*file));
         many.into_iter().for_each(|(file, moved)| self.moves.insert(file, moved));
         Ok(Some(ranges))
