@@ -121,7 +121,7 @@ fn subscribe(log: &OpenLog, spec: &DatasetSpec, layout: &TopicLayout, lake: &str
     Ok(Subscriber::open(&log.log, spec.id(), layout.clone(), lake, who, bounds, from_the_beginning)?)
 }
 
-type Seen = Vec<(i32, i64, Option<ruam_event::Position>)>;
+type Seen = Vec<(i32, i64, Option<Position>)>;
 
 /// Reads until so many records have come to any of the subscribers.
 fn read_until(subscribers: &mut [&mut Subscriber], seen: &mut Seen, wanted: usize) -> Result<()> {
