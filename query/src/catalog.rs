@@ -8,6 +8,7 @@
 //! | `<agency>.<dataset>__history` | what each row was, by the source's clock and by that of arrival |
 //! | `ruam.datasets`, `ruam.columns` | what is declared |
 //! | `ruam.rejects` | the rejects of all datasets |
+//! | `ruam.versions` | the versions of all tables |
 //!
 //! A table is looked at afresh by each statement. One that nothing has been written to yet is empty.
 
@@ -29,6 +30,7 @@ use crate::engine::QueryDataset;
 use crate::error::external;
 use crate::history::History;
 use crate::scan::LakeTable;
+use crate::versions::Versions;
 
 /// The catalog's name, which is also the name of the database that PostgreSQL's clients connect to.
 pub(crate) const CATALOG: &str = "ruam";
@@ -78,6 +80,12 @@ impl Tables {
             Some(known) => known.provider(name).await,
             None => Ok(Arc::new(MemTable::try_new(schema.clone(), vec![Vec::new()])?)),
         }
+    }
+
+    /// A table as it is now, or in its pinned version; none where nothing has been written to it.
+    pub(crate) async fn table(&self, name: &TableName) -> Result<Option<DeltaTable>> {
+        let mut known = self.known.lock().await;
+        Ok(self.look(&mut known, name).await?.map(|known| known.table.clone()))
     }
 
     async fn look<'a>(
@@ -187,6 +195,13 @@ impl QueryDataset {
         self.changes.is_some() && !self.spec.key().is_empty()
     }
 
+    /// The tables that it has, each with its columns.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = (TableName, &SchemaRef)> {
+        let name = |kind| TableName::new(self.spec.id(), kind);
+        let changes = self.changes.as_ref().map(|changes| (name(TableKind::Changes), changes));
+        [(name(TableKind::Rows), &self.rows), (name(TableKind::Rejects), &self.rejects)].into_iter().chain(changes)
+    }
+
     async fn provider(&self, tables: &Tables, kind: TableKind) -> Result<Arc<dyn TableProvider>> {
         let schema = match kind {
             TableKind::Rows => &self.rows,
@@ -222,7 +237,7 @@ struct About {
 #[async_trait]
 impl SchemaProvider for About {
     fn table_names(&self) -> Vec<String> {
-        ["columns", "datasets", "rejects"].map(str::to_owned).to_vec()
+        ["columns", "datasets", "rejects", "versions"].map(str::to_owned).to_vec()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
@@ -230,6 +245,7 @@ impl SchemaProvider for About {
             "datasets" => Some(self.datasets()?),
             "columns" => Some(self.columns()?),
             "rejects" => Some(self.rejects().await?),
+            "versions" => Some(Arc::new(Versions::new(&self.tables, &self.datasets))),
             _ => None,
         })
     }

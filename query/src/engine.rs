@@ -14,6 +14,7 @@ use ruam_lake::{Lake, TableName};
 
 use crate::catalog::{self, CATALOG, Tables};
 use crate::error::QueryError;
+use crate::table_changes::TableChanges;
 
 /// A dataset as queries see it.
 #[derive(Debug)]
@@ -66,8 +67,7 @@ impl Engine {
         let (url, store) = lake.object_store();
         runtime.register_object_store(&base_of(url), store);
         let session = SessionContext::new_with_config_rt(config, runtime);
-        let tables = Arc::new(Tables::new(lake.clone(), false));
-        session.register_catalog(CATALOG, catalog::catalog(&tables, &datasets)?);
+        register(&session, &Arc::new(Tables::new(lake.clone(), false)), &datasets)?;
         Ok(Self { session: Arc::new(session), lake, datasets })
     }
 
@@ -92,7 +92,7 @@ impl Engine {
         let tables = Arc::new(Tables::new(self.lake.clone(), true));
         let state = self.session.state();
         let session = SessionContext::new_with_config_rt(state.config().clone(), self.session.runtime_env());
-        session.register_catalog(CATALOG, catalog::catalog(&tables, &self.datasets)?);
+        register(&session, &tables, &self.datasets)?;
         Ok(Pinned { session, tables })
     }
 }
@@ -118,6 +118,14 @@ impl Pinned {
     }
 }
 
+/// Makes tables known to a session, and the function that tells their changes.
+fn register(session: &SessionContext, tables: &Arc<Tables>, datasets: &[Arc<QueryDataset>]) -> Result<(), QueryError> {
+    session.register_catalog(CATALOG, catalog::catalog(tables, datasets)?);
+    let changes = TableChanges { tables: tables.clone(), datasets: datasets.to_vec() };
+    session.register_udtf(TableChanges::NAME, Arc::new(changes));
+    Ok(())
+}
+
 async fn answer(session: &SessionContext, sql: &str) -> Result<SendableRecordBatchStream, QueryError> {
     let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(true);
     let frame = session.sql_with_options(sql, read_only).await.map_err(|error| explain(session, error))?;
@@ -138,11 +146,7 @@ fn explain(session: &SessionContext, error: DataFusionError) -> QueryError {
         let tables = catalog.schema(&schema).map(|tables| tables.table_names()).unwrap_or_default();
         known.extend(tables.iter().map(|table| format!("{schema}.{table}")));
     }
-    let known: Vec<_> = known.iter().map(String::as_str).collect();
-    let suggested = ruam_event::spec::suggest(asked, &known);
-    // A lake may have hundreds of tables.
-    let nearest = suggested.split_once("Known are: ").map_or("", |(nearest, _)| nearest).trim().to_owned();
-    QueryError::NoTable { asked: asked.to_owned(), nearest }
+    QueryError::no_table(asked, &known)
 }
 
 /// Scheme and authority of a URL, by which stores are registered.

@@ -17,6 +17,16 @@ pub enum QueryError {
         /// The nearest that there is, as a question; empty where nothing is near.
         nearest: String,
     },
+    /// A function was called in a way that it does not know.
+    #[error("{function}: {problem}. Write {usage}")]
+    Call {
+        /// The function.
+        function: &'static str,
+        /// What is wrong.
+        problem: String,
+        /// How it is to be called.
+        usage: &'static str,
+    },
     /// The lake does not answer.
     #[error(transparent)]
     Lake(#[from] LakeError),
@@ -36,6 +46,17 @@ pub enum QueryError {
         /// What happened.
         problem: String,
     },
+}
+
+impl QueryError {
+    /// There is no table of a name; the nearest of those that there are.
+    pub(crate) fn no_table(asked: &str, known: &[String]) -> Self {
+        let known: Vec<_> = known.iter().map(String::as_str).collect();
+        let suggested = ruam_event::spec::suggest(asked, &known);
+        // A lake may have hundreds of tables.
+        let nearest = suggested.split_once("Known are: ").map_or("", |(nearest, _)| nearest).trim().to_owned();
+        Self::NoTable { asked: asked.to_owned(), nearest }
+    }
 }
 
 impl From<DataFusionError> for QueryError {
@@ -60,6 +81,7 @@ fn plain(error: &DataFusionError) -> String {
         "SQL error: ",
         "Schema error: ",
         "Execution error: ",
+        "External error: ",
         "This feature is not implemented: ",
     ];
     kinds.iter().find_map(|kind| text.strip_prefix(kind)).unwrap_or(&text).to_owned()

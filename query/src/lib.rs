@@ -15,6 +15,8 @@ pub mod format;
 mod history;
 pub mod pg;
 mod scan;
+mod table_changes;
+mod versions;
 
 pub use engine::{Engine, EngineSettings, Pinned, QueryDataset};
 pub use error::QueryError;

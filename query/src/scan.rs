@@ -100,21 +100,32 @@ impl TableProvider for LakeTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let predicate = match conjunction(filters.iter().cloned()) {
-            Some(filter) => {
-                Some(state.create_physical_expr(filter, &DFSchema::try_from(self.schema.as_ref().clone())?)?)
-            }
-            None => None,
-        };
+        let predicate = predicate(state, &self.schema, filters)?;
         let files = self.kept(predicate.as_ref())?;
         let statistics = statistics(&self.schema, &files, predicate.is_some());
-        let files = files.into_iter().map(|file| {
-            let partitioned = PartitionedFile::new_from_meta(file.meta.clone());
-            match &file.selection {
-                Some(selection) => partitioned.with_extension(ParquetRowSelection::new(selection.clone())),
-                None => partitioned,
-            }
-        });
+        let files = files.into_iter().map(partitioned).collect();
+        let schema = TableSchema::from(self.schema.clone());
+        FileScan { table: &self.table, schema, files, statistics, predicate }.plan(state, projection, limit)
+    }
+}
+
+/// What is to be read of some files of a table.
+pub(crate) struct FileScan<'a> {
+    pub table: &'a DeltaTable,
+    pub schema: TableSchema,
+    pub files: Vec<PartitionedFile>,
+    pub statistics: Statistics,
+    /// What rules out row groups and pages.
+    pub predicate: Option<Arc<dyn PhysicalExpr>>,
+}
+
+impl FileScan<'_> {
+    pub(crate) fn plan(
+        self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let log_store = self.table.log_store();
         let (url, store) = (log_store.object_store_url(), log_store.object_store(None));
         state.runtime_env().register_object_store(url.as_ref(), store.clone());
@@ -123,19 +134,38 @@ impl TableProvider for LakeTable {
             global: state.config_options().execution.parquet.clone(),
             ..TableParquetOptions::default()
         };
-        let mut source = ParquetSource::new(TableSchema::from(self.schema.clone()))
+        let mut source = ParquetSource::new(self.schema)
             .with_table_parquet_options(options)
             .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(store, cache)));
-        if let Some(predicate) = predicate {
+        if let Some(predicate) = self.predicate {
             source = source.with_predicate(predicate);
         }
         let config = FileScanConfigBuilder::new(url, Arc::new(source))
-            .with_file_group(FileGroup::new(files.collect()))
-            .with_statistics(statistics)
+            .with_file_group(FileGroup::new(self.files))
+            .with_statistics(self.statistics)
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
             .build();
         Ok(DataSourceExec::from_data_source(config))
+    }
+}
+
+/// All filters as one expression over a table's columns.
+pub(crate) fn predicate(
+    state: &dyn Session,
+    schema: &SchemaRef,
+    filters: &[Expr],
+) -> Result<Option<Arc<dyn PhysicalExpr>>> {
+    let Some(filter) = conjunction(filters.iter().cloned()) else { return Ok(None) };
+    state.create_physical_expr(filter, &DFSchema::try_from(schema.as_ref().clone())?).map(Some)
+}
+
+/// Those rows of a file that are wanted.
+pub(crate) fn partitioned(file: &LiveFile) -> PartitionedFile {
+    let partitioned = PartitionedFile::new_from_meta(file.meta.clone());
+    match &file.selection {
+        Some(selection) => partitioned.with_extension(ParquetRowSelection::new(selection.clone())),
+        None => partitioned,
     }
 }
 

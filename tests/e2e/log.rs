@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
-use ruam_event::{ChangeEvent, DatasetSpec};
+use ruam_event::{Change, ChangeEvent, DatasetSpec, OldRow, Position, Row};
 use ruam_log::embedded::{EmbeddedBroker, EmbeddedSettings};
 use ruam_log::subscriber::Bounds;
 use ruam_log::{Delivery, Lease, Log, LogError, Publisher, Subscriber, TopicLayout};
@@ -93,6 +93,27 @@ pub fn a_publisher_goes_on_where_the_log_is(broker: Broker) -> Result<()> {
     Ok(())
 }
 
+pub fn a_key_that_is_left_is_told_to_its_own_partition() -> Result<()> {
+    let log = OpenLog::of(Broker::Embedded)?;
+    let (spec, events) = persons()?;
+    let layout = log.topic(&spec)?;
+    let rows =
+        events.iter().filter_map(|event| if let Change::Snapshot(row) = &event.change { Some(row) } else { None });
+    let rows: Vec<_> = rows.take(41).collect();
+    let take_the_next = |(index, pair): (usize, &[&Row])| ChangeEvent {
+        position: Position::new(index as u64 + 1),
+        source_time: None,
+        change: Change::Update { old: OldRow::Full(pair[0].clone()), new: pair[1].clone() },
+    };
+    let updates: Vec<_> = rows.windows(2).enumerate().map(take_the_next).collect();
+    let (records, _) = publish(&log, &spec, &layout, &updates)?;
+    // Of two partitions, a key's next is in the other about every second time.
+    ensure!((45..=75).contains(&records), "{records} records of 40 updates");
+    ensure!(publish(&log, &spec, &layout, &updates)? == (0, records), "nothing is left to publish");
+    ensure!(log.held(&layout)? == records, "each is there once");
+    Ok(())
+}
+
 fn subscribe(log: &OpenLog, spec: &DatasetSpec, layout: &TopicLayout, lake: &str, who: &str) -> Result<Subscriber> {
     let linger = Duration::from_millis(10);
     let bounds = Bounds { records: 1000, bytes: 1 << 20, linger, prefetch_kbytes: 4096 };
@@ -100,7 +121,7 @@ fn subscribe(log: &OpenLog, spec: &DatasetSpec, layout: &TopicLayout, lake: &str
     Ok(Subscriber::open(&log.log, spec.id(), layout.clone(), lake, who, bounds, from_the_beginning)?)
 }
 
-type Seen = Vec<(i32, i64, Option<ruam_event::Position>)>;
+type Seen = Vec<(i32, i64, Option<Position>)>;
 
 /// Reads until so many records have come to any of the subscribers.
 fn read_until(subscribers: &mut [&mut Subscriber], seen: &mut Seen, wanted: usize) -> Result<()> {

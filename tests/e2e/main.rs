@@ -6,6 +6,7 @@
 mod areas;
 mod crash;
 mod demo;
+mod history;
 mod house;
 mod log;
 mod maintain;
@@ -111,7 +112,7 @@ fn tests() -> Vec<(String, Need, Test)> {
             tests.push((format!("{name}::{}", broker.name()), need, Box::new(move || test(broker))));
         }
     }
-    let alone: [(&str, Need, Alone); 28] = [
+    let alone: [(&str, Need, Alone); 32] = [
         ("readers::spark_finds_what_ruam_finds", Need::Java, readers::spark_finds_what_ruam_finds),
         ("readers::of_python_find_what_ruam_finds", Need::Python, readers::of_python_find_what_ruam_finds),
         ("maintain::small_files_become_few", Need::Nothing, maintain::small_files_become_few),
@@ -119,6 +120,18 @@ fn tests() -> Vec<(String, Need, Test)> {
         ("maintain::it_runs_beside_workers", Need::Nothing, maintain::it_runs_beside_workers),
         ("object_store::the_lake_lies_on_s3", Need::Nothing, object_store::the_lake_lies_on_s3),
         ("object_store::a_secret_never_prints", Need::Nothing, object_store::a_secret_never_prints),
+        ("history::changes_lead_from_version_to_version", Need::Nothing, history::changes_lead_from_version_to_version),
+        ("history::a_row_takes_another_key", Need::Nothing, history::a_row_takes_another_key),
+        (
+            "history::areas_have_been_in_force_for_their_time",
+            Need::Nothing,
+            history::areas_have_been_in_force_for_their_time,
+        ),
+        (
+            "log::a_key_that_is_left_is_told_to_its_own_partition",
+            Need::Nothing,
+            log::a_key_that_is_left_is_told_to_its_own_partition,
+        ),
         ("areas::answers_are_those_of_the_source", Need::Nothing, areas::answers_are_those_of_the_source),
         ("server::psql_asks_the_same", Need::Psql, server::psql_asks_the_same),
         ("server::it_stops_when_asked", Need::Nothing, server::it_stops_when_asked),

@@ -37,6 +37,12 @@ pub fn psql_asks_the_same() -> Result<()> {
     let lines: Vec<_> = by_sql.lines().skip(1).map(str::trim_end).collect();
     ensure!(by_psql.lines().collect::<Vec<_>>() == lines, "psql:\n{by_psql}\nruam sql:\n{by_sql}");
 
+    let changes = "select _change_type, _commit_version, count(*) from table_changes('bora.person', 0) group by 1, 2 order by 2, 1";
+    let by_psql = psql(&port, &["-A", "-t", "-F", ",", "-c", changes])?;
+    let by_sql = installation.succeed(&["sql", changes, "--format", "csv"])?;
+    let lines: Vec<_> = by_sql.lines().skip(1).map(str::trim_end).collect();
+    ensure!(by_psql.lines().collect::<Vec<_>>() == lines, "psql:\n{by_psql}\nruam sql:\n{by_sql}");
+
     // What people type first.
     let listed = psql(&port, &["-c", "\\dt *.*"])?;
     ensure!(listed.contains("administrative_area"), "{listed}");

@@ -65,6 +65,32 @@ pub enum LakeError {
         /// The table.
         table: TableName,
     },
+    /// A version of a table does not exist yet.
+    #[error(
+        "there is no version {version} of table `{table}` yet: the newest is {newest}. `select * from ruam.versions` lists them"
+    )]
+    NoVersion {
+        /// The table.
+        table: TableName,
+        /// The version.
+        version: u64,
+        /// The newest that there is.
+        newest: u64,
+    },
+    /// What a version of a table changed can no longer be told.
+    #[error(
+        "what version {version} of table `{table}` changed can no longer be told: {what} is gone, as is whatever nobody has needed for worker.retention_hours. Ask from a later version; the log begins with version {oldest}"
+    )]
+    VersionGone {
+        /// The table.
+        table: TableName,
+        /// The version.
+        version: u64,
+        /// What is not there.
+        what: String,
+        /// The first version that the log still tells of.
+        oldest: u64,
+    },
     /// The declaration of a dataset does not fit its table any more.
     #[error("what `{dataset}` declares does not fit its table any more: {problem}. {remedy}")]
     Incompatible {
@@ -171,6 +197,8 @@ impl Classify for LakeError {
             | Self::Incompatible { .. }
             | Self::Recreated { .. }
             | Self::NoProgress { .. }
+            | Self::NoVersion { .. }
+            | Self::VersionGone { .. }
             | Self::Batch { .. } => Fault::Operator,
         }
     }

@@ -82,15 +82,20 @@ fn live_file(file: &DataFile, location: object_store::path::Path) -> Result<Live
         return Ok(LiveFile { meta, rows: rows.map(|rows| rows as u64), selection: None });
     }
     let rows = rows.ok_or("a file with deleted rows does not say how many rows it has")?;
-    if file.deleted.max().is_some_and(|last| last >= rows as u64) {
+    let selection = live_rows(rows, &file.deleted)?;
+    Ok(LiveFile { meta, rows: Some(rows as u64 - file.deleted.len()), selection: Some(selection) })
+}
+
+/// The rows of a file that have not been deleted.
+pub(crate) fn live_rows(rows: usize, deleted: &RoaringTreemap) -> Result<RowSelection, BoxError> {
+    if deleted.max().is_some_and(|last| last >= rows as u64) {
         return Err("a row was deleted that its file does not have".into());
     }
     let mut live = vec![0xff_u8; rows.div_ceil(8)];
-    for row in file.deleted.as_ref() {
+    for row in deleted {
         live[(row / 8) as usize] &= !(1 << (row % 8));
     }
-    let selection = RowSelection::from_boolean_buffer(BooleanBuffer::new(live.into(), 0, rows));
-    Ok(LiveFile { meta, rows: Some(rows as u64 - file.deleted.len()), selection: Some(selection) })
+    Ok(RowSelection::from_boolean_buffer(BooleanBuffer::new(live.into(), 0, rows)))
 }
 
 impl Lake {

@@ -15,7 +15,8 @@ use crate::deployment::{Deployment, Place};
 ///
 /// Tables are named agency.dataset, as `ruam datasets` lists them. Beside each lie
 /// agency.dataset__rejects and, where history is kept, agency.dataset__changes and
-/// agency.dataset__history. ruam.datasets, ruam.columns and ruam.rejects tell about all of them.
+/// agency.dataset__history. table_changes('agency.dataset', from, to) gives what changed between two
+/// versions. ruam.datasets, ruam.columns, ruam.rejects and ruam.versions tell about all of them.
 /// The tables are read as they are; nothing has to be running.
 ///
 /// Example: ruam sql "select level, count(*) from dopa.administrative_area group by level"

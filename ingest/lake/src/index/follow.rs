@@ -84,6 +84,8 @@ impl KeyIndex {
         let mut rest: Vec<_> =
             numbers.map(|row| (places.as_ref().map_or(row, |places| places[row as usize]), row)).collect();
         rest.sort_unstable();
+        // What had moved to a file before is among the rows of that file.
+        rest.dedup();
         few.iter().for_each(|(file, _)| self.moves.remove(*file));
         many.into_iter().for_each(|(file, moved)| self.moves.insert(file, moved));
         Ok(Rest::Rows(rest))

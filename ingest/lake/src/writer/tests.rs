@@ -19,6 +19,7 @@ use crate::vectors::DataFile;
 
 mod clustering;
 mod compaction;
+mod feed;
 mod order;
 mod steps;
 

@@ -162,6 +162,24 @@ async fn follows_rows_that_moved(cluster_by: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn few_rows_that_moved_twice_are_entered_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let (mut writer, _) = open(&lake, Mode::Upsert, &[0]).await;
+    let mut told = Told::default();
+    for records in [vec![put(2, 1), put(0, 2), put(1, 3)], vec![put(3, 4), put(0, 5)], vec![put(1, 6), put(4, 7)]] {
+        let expected = told.commit(&mut writer, &records).await;
+        assert_eq!(found(&lake, 0).await, expected);
+        let mut table = writer.rows.clone();
+        let mut cache = VectorCache::default();
+        table.refresh().await.unwrap();
+        let files = cache.files(table.delta()).await.unwrap();
+        let rewritten = compact::rewrite(&table, files, &AtomicBool::new(false)).await.unwrap().unwrap();
+        compact::install(&mut table, &mut cache, &rewritten).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn looking_anew_does_not_take_another_writers_commit_for_its_own() {
     let dir = tempfile::tempdir().unwrap();
     let lake = lake(&dir);

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn record() -> impl Strategy<Value = Record> {
+pub(super) fn record() -> impl Strategy<Value = Record> {
     prop_oneof![
         8 => (0_u8..6, any::<i64>()).prop_map(|(key, value)| Record::Put(key, value)),
         3 => (0_u8..6).prop_map(Record::Touch),
