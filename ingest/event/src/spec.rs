@@ -686,9 +686,9 @@ title = { th = "เงิน", en = "Pay" }
             let error = with(text, lines).unwrap_err().to_string();
             assert!(error.starts_with(&format!("specs/bora/person.toml:{expected}")), "{error}");
         }
-        let clash = dated.replacen("name = \"pay\"", "name = \"valid_to\"", 1);
+        let clash = dated.replace("\"pay\"", "\"valid_to\"");
         let error = with(&clash, "history = true").unwrap_err().to_string();
-        assert!(error.starts_with("specs/bora/person.toml:21: columns.name: `valid_to` is also the name"), "{error}");
+        assert!(error.starts_with("specs/bora/person.toml:22: columns.name: `valid_to` is also the name"), "{error}");
         assert!(parse(&clash).is_ok());
     }
 

@@ -2,18 +2,22 @@
 //!
 //! object_store's file system leaves that to the operating system, so that a power cut may leave a
 //! table's log with a hole. Object stores of clouds need nothing of the kind.
+//!
+//! It also lists the end of a long folder in the time of its end: each commit and each opening of a table
+//! asks for what has come to its log since, and object_store makes a path of each file there is.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
@@ -78,7 +82,31 @@ impl ObjectStore for DurableFileSystem {
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.files.list_with_offset(prefix, offset)
+        let Some((folder, after)) = prefix.zip(name_in(prefix, offset)) else {
+            return self.files.list_with_offset(prefix, offset);
+        };
+        let (files, folder, after, offset) = (self.files.clone(), folder.clone(), after.to_owned(), offset.clone());
+        let named = async move {
+            let path = files.path_to_filesystem(&folder)?;
+            let names = tokio::task::spawn_blocking(move || names_after(&path, &after));
+            let names = names.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+            Ok::<_, Error>(
+                match names.map_err(|source| Error::Generic { store: "file", source: Box::new(source) })? {
+                    Some(names) => {
+                        let found = names.into_iter().map(move |name| {
+                            let (files, path) = (files.clone(), folder.clone().join(name));
+                            async move { files.head(&path).await }
+                        });
+                        // What has been deleted since its name was read is not there.
+                        let is_there =
+                            |found: &Result<_>| std::future::ready(!matches!(found, Err(Error::NotFound { .. })));
+                        stream::iter(found).buffered(4).filter(is_there).boxed()
+                    }
+                    None => files.list_with_offset(Some(&folder), &offset),
+                },
+            )
+        };
+        stream::once(named).try_flatten().boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -89,6 +117,34 @@ impl ObjectStore for DurableFileSystem {
         self.files.copy_opts(from, to, options).await?;
         self.confirm(to).await
     }
+}
+
+/// The name of a file in a folder; none where it is not right in it.
+fn name_in<'a>(folder: Option<&Path>, file: &'a Path) -> Option<&'a str> {
+    let name = file.filename()?;
+    (folder?.as_ref().len() + 1 + name.len() == file.as_ref().len()).then_some(name)
+}
+
+/// The files of a folder whose names come after one; none where there is anything beside them that is not
+/// a plain file with a plain name, such as a folder, or an upload under way.
+fn names_after(folder: &std::path::Path, after: &str) -> io::Result<Option<Vec<String>>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Vec::new())),
+        Err(error) => return Err(error),
+    };
+    let is_plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        match name.to_str() {
+            Some(name) if name <= after && is_plain(name) => {}
+            Some(name) if is_plain(name) && entry.file_type()?.is_file() => names.push(name.to_owned()),
+            _ => return Ok(None),
+        }
+    }
+    Ok(Some(names))
 }
 
 #[derive(Debug)]
@@ -112,5 +168,46 @@ impl MultipartUpload for DurableUpload {
 
     async fn abort(&mut self) -> Result<()> {
         self.upload.abort().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_a_folder_is_what_object_store_finds() {
+        let dir = tempfile::tempdir().unwrap();
+        let plain = Arc::new(LocalFileSystem::new());
+        let store = DurableFileSystem::new(LocalFileSystem::new());
+        let log = Path::from_absolute_path(dir.path()).unwrap().join("_delta_log");
+        let found = async |store: &dyn ObjectStore, offset: &Path| {
+            let files = store.list_with_offset(Some(&log), offset).map_ok(|meta| (meta.location, meta.size));
+            let mut files: Vec<_> = files.try_collect().await.unwrap();
+            files.sort_unstable();
+            files
+        };
+        let offset = |version: u64| log.clone().join(format!("{version:020}.json"));
+        assert!(found(&store, &offset(3)).await.is_empty(), "there is no such folder yet");
+        for version in 0..30 {
+            store.put(&offset(version), vec![0; version as usize].into()).await.unwrap();
+        }
+        store.put(&log.clone().join("_last_checkpoint"), "x".into()).await.unwrap();
+        for what in ["files alone", "an upload under way", "a folder"] {
+            match what {
+                "an upload under way" => {
+                    fs::write(dir.path().join("_delta_log/00000000000000000031.json#1"), "").unwrap()
+                }
+                "a folder" => {
+                    store.put(&log.clone().join("_sidecars").join("a.parquet"), "y".into()).await.unwrap();
+                }
+                _ => {}
+            }
+            for version in [0, 17, 28, 29, 40] {
+                let (expected, found) = (found(&plain, &offset(version)).await, found(&store, &offset(version)).await);
+                assert_eq!(found, expected, "{what}, after {version}");
+                assert!(found.len() > 29_usize.saturating_sub(version as usize));
+            }
+        }
     }
 }
