@@ -85,13 +85,13 @@ fn told(Maintained { compacted, vacuumed, cleared }: &Maintained, took: Duration
         format!("{} files became {}", number(compacted.files_before), number(compacted.files_after))
     };
     if compacted.sorted > 0 {
-        text.push_str(&format!(", {} of them sorted (cluster_by)", number(compacted.sorted)));
+        text.push_str(&format!(", {} sorted", number(compacted.sorted)));
     }
     let (files, freed) = (number(vacuumed.files + cleared.files), bytes(vacuumed.bytes + cleared.bytes));
     text.push_str(&format!("; {files} files deleted, {freed} freed; in {:.1} s", took.as_secs_f64()));
     if vacuumed.waiting > 0 {
         text.push_str(&format!(
-            "\n{} files go when nobody has needed them for up to {} h (worker.retention_hours):\nrun it again then, or leave it to `ruam up`",
+            "\n{} files go when unused for up to {} h (worker.retention_hours):\nrun it again then, or leave it to `ruam up`",
             number(vacuumed.waiting),
             retention.as_secs() / 3600
         ));
