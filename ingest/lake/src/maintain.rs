@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::compact::{self, Compacted, Effort};
+use crate::compact::{self, Compacted, Effort, Rewritten};
 use crate::error::LakeError;
 use crate::log::{self, Cleared};
 use crate::table::Table;
@@ -59,25 +59,18 @@ impl Maintained {
     }
 }
 
-/// Merges or sorts some files once; none where the table is in order, or it is to stop, or others are busy with
-/// the same files.
-async fn compact(
+/// Writes the rows of some files anew; none where the table is in order, or it is to stop.
+async fn rewrite(
     table: &mut Table,
     cache: &mut VectorCache,
     effort: Effort,
     stop: &AtomicBool,
-) -> Result<Option<Compacted>, LakeError> {
+) -> Result<Option<Rewritten>, LakeError> {
     table.refresh().await?;
     let files = cache.files(table.delta()).await;
     let files = files.map_err(|source| LakeError::table("compact", &table.name, source))?;
     let chosen = compact::choose(&files, &table.definition().cluster_by, effort);
-    if chosen.is_empty() {
-        return Ok(None);
-    }
-    match compact::rewrite(table, chosen, stop).await? {
-        Some(rewritten) => compact::install(table, cache, &rewritten).await,
-        None => Ok(None),
-    }
+    if chosen.is_empty() { Ok(None) } else { compact::rewrite(table, chosen, stop).await }
 }
 
 async fn vacuum(table: &Table, retention: Duration) -> Result<Vacuumed, LakeError> {
@@ -99,7 +92,9 @@ async fn clear(table: &Table) -> Result<Cleared, LakeError> {
 pub(crate) async fn maintain(table: &Table, retention: Duration) -> Result<Maintained, LakeError> {
     let mut table = table.clone();
     let (mut cache, mut compacted) = (VectorCache::default(), Compacted::default());
-    while let Some(more) = compact(&mut table, &mut cache, Effort::All, &AtomicBool::new(false)).await? {
+    while let Some(rewritten) = rewrite(&mut table, &mut cache, Effort::All, &AtomicBool::new(false)).await? {
+        // None where others are busy with the same files.
+        let Some(more) = compact::install(&mut table, &mut cache, &rewritten).await? else { break };
         compacted = compacted.and(more);
     }
     let vacuumed = vacuum(&table, retention).await?;
@@ -107,7 +102,6 @@ pub(crate) async fn maintain(table: &Table, retention: Duration) -> Result<Maint
 }
 
 /// The background work on one table.
-#[derive(Debug)]
 pub(crate) struct Upkeep {
     retention: Duration,
     stop: Arc<AtomicBool>,
@@ -116,7 +110,14 @@ pub(crate) struct Upkeep {
     cleared: u64,
     /// When files were last deleted.
     vacuumed: Instant,
-    running: Option<JoinHandle<Result<Maintained, LakeError>>>,
+    running: Option<JoinHandle<Result<Done, LakeError>>>,
+}
+
+/// What was done in the background.
+struct Done {
+    rewritten: Option<Rewritten>,
+    vacuumed: Vacuumed,
+    cleared: Cleared,
 }
 
 impl Upkeep {
@@ -127,27 +128,22 @@ impl Upkeep {
     }
 
     /// Begins work where some is due and nobody else in this process works, and tells what became of
-    /// the last. Returns at once; says whether files have just been merged.
-    pub(crate) async fn tend(&mut self, table: &Table, is_behind: bool) -> bool {
-        let mut has_merged = false;
+    /// the last. Returns at once, with what has been rewritten and is to be put in force.
+    ///
+    /// That is for the writer to do, between two commits: against one that commits every few milliseconds
+    /// nobody else would ever be the first.
+    pub(crate) async fn tend(&mut self, table: &Table, is_behind: bool) -> Option<Rewritten> {
         if let Some(running) = self.running.take_if(|running| running.is_finished()) {
             match running.await {
-                Ok(Ok(Maintained { compacted, vacuumed, cleared })) => {
-                    has_merged = compacted.files_before > 0;
-                    if has_merged {
-                        // There may be more to do at once.
-                        self.looked = 0;
-                        tracing::info!(
-                            table = %table.name, files = compacted.files_before, into = compacted.files_after,
-                            bytes = compacted.bytes_before, into_bytes = compacted.bytes_after, deleted_rows = compacted.purged, sorted = compacted.sorted,
-                            "merged files"
-                        );
-                    }
+                Ok(Ok(Done { rewritten, vacuumed, cleared })) => {
                     if vacuumed.files > 0 {
                         tracing::info!(table = %table.name, files = vacuumed.files, bytes = vacuumed.bytes, "deleted files that nobody needs");
                     }
                     if cleared.files > 0 {
                         tracing::info!(table = %table.name, files = cleared.files, bytes = cleared.bytes, "cleared the log");
+                    }
+                    if rewritten.is_some() {
+                        return rewritten;
                     }
                 }
                 Ok(Err(error)) => {
@@ -161,9 +157,9 @@ impl Upkeep {
         let is_worn = table.version() >= self.looked + if is_behind { COMMITS_BEHIND } else { COMMITS };
         let is_vacuum_due = self.vacuumed.elapsed() >= VACUUM_EVERY && !is_behind;
         if self.running.is_some() || !(is_worn || is_vacuum_due) {
-            return has_merged;
+            return None;
         }
-        let Ok(permit) = TURN.try_acquire() else { return has_merged };
+        let permit = TURN.try_acquire().ok()?;
         let is_clearing_due = table.version() >= self.cleared + COMMITS_LOGGED;
         self.looked = table.version();
         if is_clearing_due {
@@ -178,15 +174,35 @@ impl Upkeep {
             let _permit = permit;
             runtime.block_on(async {
                 // Once only: the writer is to learn of each merge before rows are moved on.
-                let compacted = compact(&mut table, &mut VectorCache::default(), Effort::Usual, &stop).await?;
-                let compacted = compacted.unwrap_or_default();
+                let rewritten = rewrite(&mut table, &mut VectorCache::default(), Effort::Usual, &stop).await?;
                 checkpoint(&table).await?;
                 let vacuumed = if is_vacuum_due { vacuum(&table, retention).await? } else { Vacuumed::default() };
                 let cleared = if is_clearing_due { clear(&table).await? } else { Cleared::default() };
-                Ok(Maintained { compacted, vacuumed, cleared })
+                Ok(Done { rewritten, vacuumed, cleared })
             })
         }));
-        has_merged
+        None
+    }
+
+    /// Puts in force what has been rewritten; says whether files were merged.
+    pub(crate) async fn install(&mut self, table: &mut Table, cache: &mut VectorCache, rewritten: &Rewritten) -> bool {
+        match compact::install(table, cache, rewritten).await {
+            Ok(Some(compacted)) => {
+                // There may be more to do at once.
+                self.looked = 0;
+                tracing::info!(
+                    table = %table.name, files = compacted.files_before, into = compacted.files_after,
+                    bytes = compacted.bytes_before, into_bytes = compacted.bytes_after, deleted_rows = compacted.purged, sorted = compacted.sorted,
+                    "merged files"
+                );
+                true
+            }
+            Ok(None) => false,
+            Err(error) => {
+                tracing::warn!(%error, table = %table.name, "maintenance failed; it is tried again later");
+                false
+            }
+        }
     }
 }
 

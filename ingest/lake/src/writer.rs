@@ -210,10 +210,19 @@ impl DatasetWriter {
     /// Where the table cannot be looked at.
     pub async fn tend(&mut self, is_behind: bool) -> Result<(), LakeError> {
         let mut upkeep = std::mem::take(&mut self.upkeep);
-        let mut has_merged = false;
+        let mut rewritten = Vec::new();
         for table in self.tables() {
             if let Some(upkeep) = upkeep.get_mut(&table.name.kind) {
-                has_merged |= upkeep.tend(table, is_behind).await && table.name.kind == TableKind::Rows;
+                rewritten.extend(upkeep.tend(table, is_behind).await.map(|rewritten| (table.clone(), rewritten)));
+            }
+        }
+        let mut has_merged = false;
+        // On a look of its own: whether others have read this writer's partitions on is yet to be checked.
+        for (mut table, rewritten) in rewritten {
+            let (kind, mut none) = (table.name.kind, VectorCache::default());
+            let cache = if kind == TableKind::Rows { &mut self.vectors } else { &mut none };
+            if let Some(upkeep) = upkeep.get_mut(&kind) {
+                has_merged |= upkeep.install(&mut table, cache, &rewritten).await && kind == TableKind::Rows;
             }
         }
         self.upkeep = upkeep;
