@@ -13,6 +13,7 @@ mod error;
 pub mod extract;
 pub mod format;
 mod history;
+mod live_rows;
 pub mod pg;
 mod scan;
 mod table_changes;

@@ -1,9 +1,9 @@
 //! The rows of a table of the lake, read by as many cores as there are.
 //!
 //! What passes through: the live files of a table as it was looked at, and what of them is wanted, into
-//! a scan of Parquet files. Files whose statistics rule them out are not opened, and rows that were
-//! deleted are never decoded into a batch: a file's deletion vector becomes the selection of rows that
-//! its reader begins with, beside whatever row groups and pages the filters rule out.
+//! a scan of Parquet files. Files whose statistics rule them out are not opened, row groups and pages that
+//! filters rule out are not read, and rows that were deleted are left out of the batches (see
+//! [`live_rows`](crate::live_rows)).
 //!
 //! delta-rs has a scan of its own, which reads tables with deletion vectors in one stream and rules out
 //! nothing within a file.
@@ -31,9 +31,11 @@ use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use deltalake::DeltaTable;
 use deltalake::kernel::LogDataHandler;
+use parquet::arrow::arrow_reader::RowSelection;
 use ruam_lake::LiveFile;
 
 use crate::error::external;
+use crate::live_rows::{self, LiveRowsExec};
 
 /// A table of the lake at one version.
 #[derive(Debug)]
@@ -103,9 +105,46 @@ impl TableProvider for LakeTable {
         let predicate = predicate(state, &self.schema, filters)?;
         let files = self.kept(predicate.as_ref())?;
         let statistics = statistics(&self.schema, &files, predicate.is_some());
-        let files = files.into_iter().map(partitioned).collect();
-        let schema = TableSchema::from(self.schema.clone());
-        FileScan { table: &self.table, schema, files, statistics, predicate }.plan(state, projection, limit)
+        if files.iter().all(|file| file.live.is_none()) {
+            let files = files.into_iter().map(|file| PartitionedFile::new_from_meta(file.meta.clone())).collect();
+            let schema = TableSchema::from(self.schema.clone());
+            let scan = FileScan { table: &self.table, schema, files, statistics, predicate };
+            return scan.plan(state, projection, limit);
+        }
+        self.plan_live(state, projection, &files, statistics, predicate)
+    }
+}
+
+impl LakeTable {
+    /// A scan of files of which some have deleted rows.
+    fn plan_live(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        files: &[&LiveFile],
+        statistics: Statistics,
+        predicate: Option<Arc<dyn PhysicalExpr>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let columns = self.schema.fields().len();
+        let statistics = statistics.project(projection);
+        let mut projection = projection.cloned().unwrap_or_else(|| (0..columns).collect());
+        projection.extend([columns, columns + 1]);
+        let schema = TableSchema::builder(self.schema.clone())
+            .with_table_partition_cols(vec![live_rows::file_column()])
+            .with_virtual_columns(vec![live_rows::number_column()])
+            .build();
+        let masks = files.iter().map(|file| file.live.clone()).collect();
+        let in_place = |(place, file): (usize, &&LiveFile)| {
+            let file = PartitionedFile::new_from_meta(file.meta.clone());
+            Ok(file.with_partition_values(vec![live_rows::file_value(place)?]))
+        };
+        let files = files.iter().enumerate().map(in_place).collect::<Result<_>>()?;
+        let all = Statistics::new_unknown(schema.table_schema());
+        let scan = FileScan { table: &self.table, schema, files, statistics: all, predicate };
+        let scan = scan.plan(state, Some(&projection), None)?;
+        // Where something lies above them, the planner does not share files out.
+        let shared = scan.repartitioned(state.config().target_partitions(), state.config_options())?;
+        Ok(Arc::new(LiveRowsExec::new(shared.unwrap_or(scan), masks, Arc::new(statistics))))
     }
 }
 
@@ -160,11 +199,13 @@ pub(crate) fn predicate(
     state.create_physical_expr(filter, &DFSchema::try_from(schema.as_ref().clone())?).map(Some)
 }
 
-/// Those rows of a file that are wanted.
-pub(crate) fn partitioned(file: &LiveFile) -> PartitionedFile {
+/// A few rows of a file: what lies between them is skipped.
+pub(crate) fn selected(file: &LiveFile) -> PartitionedFile {
     let partitioned = PartitionedFile::new_from_meta(file.meta.clone());
-    match &file.selection {
-        Some(selection) => partitioned.with_extension(ParquetRowSelection::new(selection.clone())),
+    match &file.live {
+        Some(live) => {
+            partitioned.with_extension(ParquetRowSelection::new(RowSelection::from_boolean_buffer(live.clone())))
+        }
         None => partitioned,
     }
 }
@@ -220,8 +261,12 @@ impl PruningStatistics for FileStatistics<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{Int64Array, RecordBatch};
+    use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
+    use arrow::buffer::BooleanBuffer;
+    use arrow::datatypes::Int64Type;
     use datafusion::prelude::SessionContext;
+    use parquet::file::properties::WriterProperties;
+    use proptest::prelude::*;
     use ruam_lake::{LiveFiles, TableKind, TableName};
 
     /// A table of a file for each of some times, in microseconds.
@@ -264,5 +309,68 @@ mod tests {
         let first = "at >= timestamp '2023-11-14 22:13:20.000600Z' and at < timestamp '2023-11-14 22:13:20.1Z'";
         assert_eq!(of(first).await, (1, 1));
         assert_eq!(of("at > timestamp '2023-11-14 22:13:20.6Z'").await, (1, 1));
+    }
+
+    const ROWS: i64 = 700;
+
+    /// A table of one file with small row groups and pages, of which some rows have been deleted.
+    async fn with_deleted(dir: &tempfile::TempDir, live: &[bool]) -> LakeTable {
+        let url = deltalake::ensure_table_uri(dir.path().to_string_lossy()).unwrap();
+        let number: ArrayRef = Arc::new(Int64Array::from_iter_values(0..ROWS));
+        let text: ArrayRef = Arc::new(StringArray::from_iter_values((0..ROWS).map(|row| format!("row {row}"))));
+        let rows = RecordBatch::try_from_iter([("number", number), ("text", text)]).unwrap();
+        let properties = WriterProperties::builder()
+            .set_max_row_group_row_count(Some(100))
+            .set_data_page_row_count_limit(16)
+            .set_write_batch_size(16)
+            .build();
+        let table = DeltaTable::try_from_url(url).await.unwrap();
+        let table = table.write([rows]).with_writer_properties(properties).await.unwrap();
+        let name = TableName::new(&"a.b".parse().unwrap(), TableKind::Rows);
+        let files = LiveFiles::default().of(&name, &table).await.unwrap();
+        let [file] = &files[..] else { panic!("{} files", files.len()) };
+        let rows = live.iter().filter(|live| **live).count() as u64;
+        let file = LiveFile { rows: Some(rows), live: Some(BooleanBuffer::from(live)), ..file.clone() };
+        LakeTable::new(table, Arc::from([file])).unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+        #[test]
+        fn deleted_rows_are_never_seen_whatever_is_ruled_out(
+            live in prop_oneof![
+                prop::collection::vec(prop::bool::weighted(0.8), ROWS as usize),
+                // Whole row groups and pages of them, too.
+                prop::collection::vec(any::<bool>(), 14).prop_map(|runs| {
+                    runs.iter().flat_map(|live| [*live; 50]).collect()
+                }),
+            ],
+            from in 0..ROWS,
+            span in 0..300_i64,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let dir = tempfile::tempdir().unwrap();
+                let context = SessionContext::new();
+                context.register_table("t", Arc::new(with_deleted(&dir, &live).await)).unwrap();
+                let is_live = |row: &i64| live[*row as usize];
+                let answer = async |sql: String| {
+                    let batches = context.sql(&sql).await.unwrap().collect().await.unwrap();
+                    let numbers = batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values());
+                    numbers.copied().collect::<Vec<_>>()
+                };
+                let all: Vec<_> = (0..ROWS).filter(is_live).collect();
+                let within: Vec<_> = (from..(from + span).min(ROWS)).filter(is_live).collect();
+                let condition = format!("number >= {from} and number < {}", from + span);
+                assert_eq!(answer("select count(*) from t".to_owned()).await, [all.len() as i64]);
+                assert_eq!(answer("select number from t order by number".to_owned()).await, all);
+                assert_eq!(answer(format!("select number from t where {condition} order by number")).await, within);
+                assert_eq!(answer(format!("select count(text) from t where {condition}")).await, [within.len() as i64]);
+                let first: Vec<_> = within.iter().rev().take(3).copied().collect();
+                assert_eq!(answer(format!("select number from t where {condition} order by number desc limit 3")).await, first);
+                assert_eq!(answer("select count(*) from (select text from t limit 5)".to_owned()).await, [all.len().min(5) as i64]);
+            });
+        }
     }
 }

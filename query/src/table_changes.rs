@@ -34,7 +34,7 @@ use ruam_lake::{ChangedFile, LakeError, RowChange, TableKind, TableName, changed
 use crate::catalog::Tables;
 use crate::engine::QueryDataset;
 use crate::error::{QueryError, external};
-use crate::scan::{FileScan, LakeTable, partitioned, predicate};
+use crate::scan::{FileScan, LakeTable, predicate, selected};
 
 const CHANGE_TYPE: &str = "_change_type";
 const COMMIT_VERSION: &str = "_commit_version";
@@ -188,7 +188,7 @@ fn of_commit(changed: &ChangedFile) -> PartitionedFile {
         RowChange::Inserted => INSERT,
         RowChange::Deleted => DELETE,
     };
-    partitioned(&changed.file).with_partition_values(vec![
+    selected(&changed.file).with_partition_values(vec![
         ScalarValue::from(change),
         ScalarValue::Int64(i64::try_from(changed.version).ok()),
         ScalarValue::TimestampMicrosecond(changed.committed_at, Some(Arc::from("UTC"))),

@@ -33,20 +33,9 @@ use crate::error::{BoxError, LakeError};
 use crate::fold;
 use crate::places;
 use crate::search;
-use crate::table::{Attempt, Operation, ROW_GROUP_ROWS, Table};
+use crate::table::{Attempt, Operation, Table};
 use crate::vectors::{self, DataFile, VectorCache};
 
-/// Files of fewer bytes than this are all of one tier.
-const SMALLEST: u64 = 64 << 10;
-/// A tier's files are up to so many times as large as the tier's below, and so many of them are
-/// merged at a time: each row is rewritten about once for each tier.
-const STEP: u64 = 8;
-/// A file of more live bytes is merged with no other.
-const LARGEST: u64 = 64 << 20;
-/// The share of deleted rows at which a file is rewritten, in per cent.
-const DELETED_PERCENT: u64 = 20;
-/// The most live rows that are moved at once.
-const MOST_ROWS: u64 = 8 << 20;
 /// How often a commit is tried on a table that others commit to.
 const ATTEMPTS: usize = 20;
 
@@ -111,7 +100,7 @@ pub(crate) fn origin(file: &DataFile) -> Option<Origin> {
 }
 
 /// Whether a file's rows lie together by these columns.
-fn is_clustered(file: &DataFile, columns: &[String]) -> bool {
+pub(crate) fn is_clustered(file: &DataFile, columns: &[String]) -> bool {
     let by = || vectors::add_of(&file.view).tags?.remove(CLUSTERED_BY)?;
     columns.is_empty() || by() == Some(columns.join(","))
 }
@@ -145,69 +134,6 @@ impl Compacted {
             purged: self.purged + other.purged,
             sorted: self.sorted + other.sorted,
         }
-    }
-}
-
-/// How much of a table is brought in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Effort {
-    /// As much as keeps it fast: a file that is not sorted waits until it is merged.
-    Usual,
-    /// Each file in which there is something to sort.
-    All,
-}
-
-/// A file as a choice sees it.
-struct Candidate {
-    index: usize,
-    rows: u64,
-    /// About the bytes of its live rows.
-    bytes: u64,
-    /// Whether it is to be written anew for its own sake.
-    is_due: bool,
-}
-
-/// The files that are best made one; none where the table is in order.
-///
-/// Small files by tiers, as log-structured stores do it, so that a row is rewritten a few times and
-/// not with every commit; files of which much is deleted; and files that are merged with no other and
-/// are not sorted by the columns that they are to be.
-pub(crate) fn choose(files: &[DataFile], cluster_by: &[String], effort: Effort) -> Vec<DataFile> {
-    let mut tiers: HashMap<u32, Vec<Candidate>> = HashMap::new();
-    for (index, file) in files.iter().enumerate() {
-        // A file that says nothing of its rows is another writer's, and left to it.
-        let Some(records) = file.view.num_records().map(|records| records as u64).filter(|records| *records > 0) else {
-            continue;
-        };
-        let rows = records.saturating_sub(file.deleted.len());
-        let bytes = file.view.size().unsigned_abs() * rows / records;
-        let is_worn = file.deleted.len() * 100 >= records * DELETED_PERCENT;
-        let is_large = bytes >= LARGEST || rows * 2 > MOST_ROWS;
-        // Of one row group, a reader leaves out nothing in whatever order it is.
-        let is_sortable = rows > ROW_GROUP_ROWS as u64 && rows <= MOST_ROWS && (is_large || effort == Effort::All);
-        let is_due = is_worn || is_sortable && !is_clustered(file, cluster_by);
-        let tier = if is_large { u32::MAX } else { (bytes / SMALLEST).checked_ilog(STEP).map_or(0, |tier| tier + 1) };
-        tiers.entry(tier).or_default().push(Candidate { index, rows, bytes, is_due });
-    }
-    let mut chosen: Vec<Candidate> = Vec::new();
-    let is_full = |tier: &u32, of_tier: &Vec<Candidate>| *tier != u32::MAX && of_tier.len() as u64 >= STEP;
-    if let Some(lowest) = tiers.iter().filter(|(tier, of_tier)| is_full(tier, of_tier)).map(|(tier, _)| *tier).min() {
-        chosen.extend(tiers.remove(&lowest).unwrap_or_default());
-    }
-    chosen.extend(tiers.into_values().flatten().filter(|candidate| candidate.is_due));
-    // Oldest first, so that the order of the rows stays what it was.
-    chosen.sort_unstable_by_key(|candidate| candidate.index);
-    let (mut rows, mut bytes) = (0, 0);
-    chosen.retain(|candidate| {
-        let fits = rows == 0 || (rows + candidate.rows <= MOST_ROWS && bytes + candidate.bytes <= 2 * LARGEST);
-        if fits {
-            (rows, bytes) = (rows + candidate.rows, bytes + candidate.bytes);
-        }
-        fits
-    });
-    match chosen.as_slice() {
-        [only] if !only.is_due => Vec::new(),
-        _ => chosen.iter().map(|candidate| files[candidate.index].clone()).collect(),
     }
 }
 

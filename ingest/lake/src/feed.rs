@@ -17,12 +17,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
 use parquet::arrow::ParquetRecordBatchStreamBuilder;
-use parquet::arrow::arrow_reader::RowSelection;
 use roaring::RoaringTreemap;
 
 use crate::error::{BoxError, LakeError};
 use crate::location::TableName;
-use crate::reader::{LiveFile, live_rows};
+use crate::reader::{LiveFile, live_rows, those};
 use crate::vectors;
 
 /// How many entries of a log are read at a time.
@@ -260,20 +259,15 @@ impl Rows<'_> {
     /// Those that are not in a vector.
     async fn live(&mut self, vector: Option<&DeletionVectorDescriptor>) -> Result<LiveFile, BoxError> {
         let meta = self.meta.clone();
-        let Some(vector) = vector else { return Ok(LiveFile { meta, rows: self.count, selection: None }) };
+        let Some(vector) = vector else { return Ok(LiveFile { meta, rows: self.count, live: None }) };
         let (count, deleted) = (self.count().await?, vectors::read(self.table, vector).await?);
-        let selection = live_rows(usize::try_from(count)?, &deleted)?;
-        Ok(LiveFile { meta, rows: Some(count - deleted.len()), selection: Some(selection) })
+        let live = live_rows(usize::try_from(count)?, &deleted)?;
+        Ok(LiveFile { meta, rows: Some(count - deleted.len()), live: Some(live) })
     }
 
     /// Those that are in a vector.
     async fn only(&mut self, vector: &RoaringTreemap) -> Result<LiveFile, BoxError> {
-        let count = usize::try_from(self.count().await?)?;
-        if vector.max().is_some_and(|last| last >= count as u64) {
-            return Err("a row was deleted that its file does not have".into());
-        }
-        let rows = vector.iter().map(|row| row as usize..row as usize + 1);
-        let selection = RowSelection::from_consecutive_ranges(rows, count);
-        Ok(LiveFile { meta: self.meta.clone(), rows: Some(vector.len()), selection: Some(selection) })
+        let live = those(usize::try_from(self.count().await?)?, vector)?;
+        Ok(LiveFile { meta: self.meta.clone(), rows: Some(vector.len()), live: Some(live) })
     }
 }

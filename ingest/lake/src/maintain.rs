@@ -3,9 +3,10 @@
 //! What passes through: a table with many small files, deleted rows, rows in no order and files that
 //! nobody needs, into one that reads as if it had just been written.
 //!
-//! Guaranteed: no commit waits for it, and none is lost. It works on looks at the table of its own,
-//! and is one more that commits to it, strictly on what it looked at. One table at a time is worked on
-//! in a process, however many there are. It can be stopped at any time; what is half done belongs to
+//! Guaranteed: no commit waits for files to be written anew, and none is lost. The work goes on beside
+//! the writer, on looks at the table of its own; what comes of it is put in force by one commit, strictly
+//! on what was looked at, which the writer makes between two of its own. One table at a time is worked
+//! on in a process, however many there are. It can be stopped at any time; what is half done belongs to
 //! no table, and is taken away by the next vacuum.
 
 use std::sync::Arc;
@@ -16,7 +17,8 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::compact::{self, Compacted, Effort, Rewritten};
+use crate::choice::{self, Effort};
+use crate::compact::{self, Compacted, Rewritten};
 use crate::error::LakeError;
 use crate::log::{self, Cleared};
 use crate::table::Table;
@@ -69,7 +71,7 @@ async fn rewrite(
     table.refresh().await?;
     let files = cache.files(table.delta()).await;
     let files = files.map_err(|source| LakeError::table("compact", &table.name, source))?;
-    let chosen = compact::choose(&files, &table.definition().cluster_by, effort);
+    let chosen = choice::choose(&files, &table.definition().cluster_by, effort);
     if chosen.is_empty() { Ok(None) } else { compact::rewrite(table, chosen, stop).await }
 }
 
@@ -110,11 +112,14 @@ pub(crate) struct Upkeep {
     cleared: u64,
     /// When files were last deleted.
     vacuumed: Instant,
+    /// The vectors that were read by the last work.
+    vectors: VectorCache,
     running: Option<JoinHandle<Result<Done, LakeError>>>,
 }
 
 /// What was done in the background.
 struct Done {
+    vectors: VectorCache,
     rewritten: Option<Rewritten>,
     vacuumed: Vacuumed,
     cleared: Cleared,
@@ -123,43 +128,45 @@ struct Done {
 impl Upkeep {
     pub(crate) fn new(table: &Table, retention: Duration) -> Self {
         let version = table.version();
-        let (stop, vacuumed) = (Arc::default(), Instant::now());
-        Self { retention, stop, looked: version, cleared: version, vacuumed, running: None }
+        let (stop, vacuumed, vectors) = (Arc::default(), Instant::now(), VectorCache::default());
+        Self { retention, stop, looked: version, cleared: version, vacuumed, vectors, running: None }
     }
 
-    /// Begins work where some is due and nobody else in this process works, and tells what became of
-    /// the last. Returns at once, with what has been rewritten and is to be put in force.
+    /// What has been rewritten since it was last asked, and is to be put in force; tells what else was done.
     ///
     /// That is for the writer to do, between two commits: against one that commits every few milliseconds
     /// nobody else would ever be the first.
-    pub(crate) async fn tend(&mut self, table: &Table, is_behind: bool) -> Option<Rewritten> {
-        if let Some(running) = self.running.take_if(|running| running.is_finished()) {
-            match running.await {
-                Ok(Ok(Done { rewritten, vacuumed, cleared })) => {
-                    if vacuumed.files > 0 {
-                        tracing::info!(table = %table.name, files = vacuumed.files, bytes = vacuumed.bytes, "deleted files that nobody needs");
-                    }
-                    if cleared.files > 0 {
-                        tracing::info!(table = %table.name, files = cleared.files, bytes = cleared.bytes, "cleared the log");
-                    }
-                    if rewritten.is_some() {
-                        return rewritten;
-                    }
+    pub(crate) async fn finished(&mut self, table: &Table) -> Option<Rewritten> {
+        let running = self.running.take_if(|running| running.is_finished())?;
+        match running.await {
+            Ok(Ok(Done { vectors, rewritten, vacuumed, cleared })) => {
+                self.vectors = vectors;
+                if vacuumed.files > 0 {
+                    tracing::info!(table = %table.name, files = vacuumed.files, bytes = vacuumed.bytes, "deleted files that nobody needs");
                 }
-                Ok(Err(error)) => {
-                    tracing::warn!(%error, table = %table.name, "maintenance failed; it is tried again later")
+                if cleared.files > 0 {
+                    tracing::info!(table = %table.name, files = cleared.files, bytes = cleared.bytes, "cleared the log");
                 }
-                Err(error) => {
-                    tracing::warn!(%error, table = %table.name, "maintenance ended early; it is tried again later")
-                }
+                return rewritten;
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, table = %table.name, "maintenance failed; it is tried again later")
+            }
+            Err(error) => {
+                tracing::warn!(%error, table = %table.name, "maintenance ended early; it is tried again later")
             }
         }
+        None
+    }
+
+    /// Begins work where some is due and nobody else in this process works. Returns at once.
+    pub(crate) fn begin(&mut self, table: &Table, is_behind: bool) {
         let is_worn = table.version() >= self.looked + if is_behind { COMMITS_BEHIND } else { COMMITS };
         let is_vacuum_due = self.vacuumed.elapsed() >= VACUUM_EVERY && !is_behind;
         if self.running.is_some() || !(is_worn || is_vacuum_due) {
-            return None;
+            return;
         }
-        let permit = TURN.try_acquire().ok()?;
+        let Ok(permit) = TURN.try_acquire() else { return };
         let is_clearing_due = table.version() >= self.cleared + COMMITS_LOGGED;
         self.looked = table.version();
         if is_clearing_due {
@@ -170,18 +177,18 @@ impl Upkeep {
         }
         let (mut table, stop, retention, runtime) =
             (table.clone(), self.stop.clone(), self.retention, Handle::current());
+        let mut vectors = std::mem::take(&mut self.vectors);
         self.running = Some(tokio::task::spawn_blocking(move || {
             let _permit = permit;
             runtime.block_on(async {
                 // Once only: the writer is to learn of each merge before rows are moved on.
-                let rewritten = rewrite(&mut table, &mut VectorCache::default(), Effort::Usual, &stop).await?;
+                let rewritten = rewrite(&mut table, &mut vectors, Effort::Usual, &stop).await?;
                 checkpoint(&table).await?;
                 let vacuumed = if is_vacuum_due { vacuum(&table, retention).await? } else { Vacuumed::default() };
                 let cleared = if is_clearing_due { clear(&table).await? } else { Cleared::default() };
-                Ok(Done { rewritten, vacuumed, cleared })
+                Ok(Done { vectors, rewritten, vacuumed, cleared })
             })
         }));
-        None
     }
 
     /// Puts in force what has been rewritten; says whether files were merged.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use arrow::buffer::BooleanBuffer;
 use deltalake::DeltaTable;
 use object_store::ObjectMeta;
-use parquet::arrow::arrow_reader::RowSelection;
 use roaring::RoaringTreemap;
 use ruam_event::Partition;
 
@@ -23,8 +22,8 @@ pub struct LiveFile {
     pub meta: ObjectMeta,
     /// How many rows it has, those that were deleted not counted; none where it does not say.
     pub rows: Option<u64>,
-    /// Which of its rows have not been deleted; none where that is all of them.
-    pub selection: Option<RowSelection>,
+    /// For each of its rows whether it is one of these; none where all are.
+    pub live: Option<BooleanBuffer>,
 }
 
 /// The files of a table as it was last looked at. The next look reads what has changed since.
@@ -33,7 +32,7 @@ pub struct LiveFiles {
     vectors: VectorCache,
     version: Option<u64>,
     files: Arc<[LiveFile]>,
-    /// The vector that each file's selection is made of.
+    /// The vector that each file's live rows are known by.
     deleted: HashMap<String, Arc<RoaringTreemap>>,
 }
 
@@ -79,23 +78,28 @@ fn live_file(file: &DataFile, location: object_store::path::Path) -> Result<Live
     };
     let rows = file.view.num_records();
     if file.deleted.is_empty() {
-        return Ok(LiveFile { meta, rows: rows.map(|rows| rows as u64), selection: None });
+        return Ok(LiveFile { meta, rows: rows.map(|rows| rows as u64), live: None });
     }
     let rows = rows.ok_or("a file with deleted rows does not say how many rows it has")?;
-    let selection = live_rows(rows, &file.deleted)?;
-    Ok(LiveFile { meta, rows: Some(rows as u64 - file.deleted.len()), selection: Some(selection) })
+    let live = live_rows(rows, &file.deleted)?;
+    Ok(LiveFile { meta, rows: Some(rows as u64 - file.deleted.len()), live: Some(live) })
 }
 
-/// The rows of a file that have not been deleted.
-pub(crate) fn live_rows(rows: usize, deleted: &RoaringTreemap) -> Result<RowSelection, BoxError> {
-    if deleted.max().is_some_and(|last| last >= rows as u64) {
+/// For each row of a file whether it has not been deleted.
+pub(crate) fn live_rows(rows: usize, deleted: &RoaringTreemap) -> Result<BooleanBuffer, BoxError> {
+    Ok(!&those(rows, deleted)?)
+}
+
+/// For each row of a file whether it is in a vector.
+pub(crate) fn those(rows: usize, vector: &RoaringTreemap) -> Result<BooleanBuffer, BoxError> {
+    if vector.max().is_some_and(|last| last >= rows as u64) {
         return Err("a row was deleted that its file does not have".into());
     }
-    let mut live = vec![0xff_u8; rows.div_ceil(8)];
-    for row in deleted {
-        live[(row / 8) as usize] &= !(1 << (row % 8));
+    let mut bits = vec![0_u8; rows.div_ceil(8)];
+    for row in vector {
+        bits[(row / 8) as usize] |= 1 << (row % 8);
     }
-    Ok(RowSelection::from_boolean_buffer(BooleanBuffer::new(live.into(), 0, rows)))
+    Ok(BooleanBuffer::new(bits.into(), 0, rows))
 }
 
 impl Lake {

@@ -210,20 +210,17 @@ impl DatasetWriter {
     /// Where the table cannot be looked at.
     pub async fn tend(&mut self, is_behind: bool) -> Result<(), LakeError> {
         let mut upkeep = std::mem::take(&mut self.upkeep);
-        let mut rewritten = Vec::new();
-        for table in self.tables() {
-            if let Some(upkeep) = upkeep.get_mut(&table.name.kind) {
-                rewritten.extend(upkeep.tend(table, is_behind).await.map(|rewritten| (table.clone(), rewritten)));
-            }
-        }
         let mut has_merged = false;
-        // On a look of its own: whether others have read this writer's partitions on is yet to be checked.
-        for (mut table, rewritten) in rewritten {
+        // On looks of its own: whether others have read this writer's partitions on is yet to be checked.
+        let tables: Vec<_> = self.tables().cloned().collect();
+        for mut table in tables {
             let (kind, mut none) = (table.name.kind, VectorCache::default());
-            let cache = if kind == TableKind::Rows { &mut self.vectors } else { &mut none };
-            if let Some(upkeep) = upkeep.get_mut(&kind) {
+            let Some(upkeep) = upkeep.get_mut(&kind) else { continue };
+            if let Some(rewritten) = upkeep.finished(&table).await {
+                let cache = if kind == TableKind::Rows { &mut self.vectors } else { &mut none };
                 has_merged |= upkeep.install(&mut table, cache, &rewritten).await && kind == TableKind::Rows;
             }
+            upkeep.begin(&table, is_behind);
         }
         self.upkeep = upkeep;
         // Now, rather than in the way of the next commit.

@@ -63,9 +63,7 @@ pub fn measure() -> Result<Day> {
         drop(register);
         let hour = (commits / 24).max(1);
         let [first, last] = [&mut times.clone()[..hour], &mut times[commits - hour..]].map(median);
-        let mut register = Register::open(&fresh, Mode::Upsert).await?;
-        fill(&mut register, &mut 0, PEOPLE).await?;
-        drop(register);
+        scans::write_fresh(&scans::engine(&worn)?, &fresh).await?;
         let (mut open, mut count) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
         for _ in 0..OPENED {
             for (of, dir) in [&worn, &fresh].into_iter().enumerate() {

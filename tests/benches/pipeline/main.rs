@@ -240,7 +240,7 @@ fn measure_upserts() -> Result<bool> {
 
 fn measure_scans() -> Result<bool> {
     println!(
-        "\nscans after 1,000 commits of 10,000 changes of 2 million rows, against the same rows freshly written (≤ {OF_FRESH})"
+        "\nscans after 1,000 commits of 10,000 changes of 2 million rows, two a second, against the same rows freshly written (≤ {OF_FRESH})"
     );
     let mut kept = true;
     for scanned in scans::measure()? {

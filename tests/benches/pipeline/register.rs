@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use arrow::array::{
-    ArrayRef, Date32Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    ArrayRef, AsArray, Date32Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use ruam_event::change::Op;
 use ruam_event::{Mode, OffsetRange, Partition, Position, Topic, TopicId};
 use ruam_lake::{Batch, Contract, DatasetWriter, IndexSettings, Lake};
@@ -27,6 +28,8 @@ const INDEX: &str = "index";
 
 /// The columns that tell one person from another.
 pub const KEY: &str = "citizen_id";
+/// Where in the log a row came.
+pub const OFFSET: &str = "_offset";
 
 /// A dataset of the register, written to by one writer.
 pub struct Register {
@@ -49,7 +52,7 @@ impl Register {
     pub async fn commit(&mut self, people: &[u64], is_behind: bool) -> Result<Duration> {
         let mut time = Duration::ZERO;
         for people in people.chunks(BATCH_ROWS) {
-            let batch = self.batch(people)?;
+            let batch = self.batch(rows(people, self.next)?, self.next + people.len() as i64);
             let begun = Instant::now();
             self.writer.write(batch).await?;
             time += begun.elapsed();
@@ -66,21 +69,38 @@ impl Register {
         Ok(self.writer.prepare(&mut |_, _| {}).await?)
     }
 
-    fn batch(&mut self, people: &[u64]) -> Result<Batch> {
-        let range = OffsetRange { start: self.next, end: self.next + people.len() as i64 };
-        self.next = range.end;
-        let rows = rows(people, range.start)?;
-        Ok(Batch {
+    /// Commits rows as another register has them, in the order of their offsets; of the rows between
+    /// them there is nothing.
+    pub async fn copy(&mut self, rows: &RecordBatch) -> Result<()> {
+        let schema = schema();
+        let columns = rows.columns().iter().zip(schema.fields()).map(|(column, field)| cast(column, field.data_type()));
+        let columns = columns.collect::<Result<_, _>>()?;
+        let rows = RecordBatch::try_new(schema, columns)?;
+        for first in (0..rows.num_rows()).step_by(BATCH_ROWS) {
+            let rows = rows.slice(first, BATCH_ROWS.min(rows.num_rows() - first));
+            let offsets = rows.column_by_name(OFFSET).context("offsets")?.as_primitive::<Int64Type>();
+            let batch = self.batch(rows.clone(), offsets.value(rows.num_rows() - 1) + 1);
+            self.writer.write(batch).await?;
+        }
+        self.writer.commit().await?.context("nothing was committed")?;
+        Ok(self.writer.tend(true).await?)
+    }
+
+    /// Rows as records up to an offset.
+    fn batch(&mut self, rows: RecordBatch, end: i64) -> Batch {
+        let range = OffsetRange { start: self.next, end };
+        self.next = end;
+        Batch {
             partition: self.partition.clone(),
             range,
-            records: people.len() as u64,
-            ops: vec![Op::Update; people.len()],
+            records: rows.num_rows() as u64,
+            ops: vec![Op::Update; rows.num_rows()],
             unchanged: vec![None; rows.num_columns()],
             rows,
             rejects: RecordBatch::new_empty(reject::SCHEMA.clone()),
             filtered: 0,
             left: 0,
-        })
+        }
     }
 }
 

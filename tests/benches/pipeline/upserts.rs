@@ -24,7 +24,7 @@ const COMPARED: u64 = 5;
 pub const CHANGES: usize = 10_000;
 const COMMITS: usize = 60;
 /// The rows of a commit that fills the table.
-const FILLED: usize = 250_000;
+pub const FILLED: usize = 250_000;
 /// How often the peer merges; the fastest counts.
 const MERGES: usize = 3;
 

@@ -50,7 +50,15 @@ impl Move {
         let mut lost = RoaringBitmap::new();
         lost.insert_range(range.clone());
         lost -= &next.rows;
-        let lost: RoaringBitmap = lost.iter().filter_map(|row| self.rows.select(row - range.start)).collect();
+        // In step, as both are in order: to look up where each is would be to count for each.
+        let mut before_it = range.start;
+        let mut moved = self.rows.iter();
+        let lost = lost.iter().filter_map(|row| {
+            let skipped = row - before_it;
+            before_it = row + 1;
+            moved.nth(skipped as usize)
+        });
+        let lost: RoaringBitmap = lost.collect();
         let mut rows = &self.rows - lost;
         rows.optimize();
         Self { to: next.to, first: next.first + before, rows }

@@ -11,6 +11,7 @@ use deltalake::datafusion::prelude::SessionContext;
 use ruam_event::{Position, Topic, TopicId};
 
 use super::*;
+use crate::choice;
 use crate::compact;
 use crate::fold::column;
 use crate::log::{self, Cleared};

@@ -5,7 +5,8 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
 
 use super::*;
-use crate::compact::{Compacted, Effort};
+use crate::choice::Effort;
+use crate::compact::Compacted;
 
 /// Keys and values that come in no order.
 fn records(count: u8) -> Vec<Record> {
@@ -106,7 +107,7 @@ async fn a_file_from_before_is_sorted_once() {
     drop(writer);
     for cluster_by in [&["value"] as &[&str], &["key"], &["key", "value"]] {
         let (mut writer, _) = open_clustered(&lake, Mode::Upsert, cluster_by, &[0]).await;
-        let usual = compact::choose(&live_files(&writer).await, &names(cluster_by), Effort::Usual);
+        let usual = choice::choose(&live_files(&writer).await, &names(cluster_by), Effort::Usual);
         assert!(usual.is_empty(), "in the background it waits until it is merged");
         let done = maintain(&writer).await;
         assert_eq!((done.files_before, done.files_after, done.sorted), (1, 1, 1), "{cluster_by:?}");

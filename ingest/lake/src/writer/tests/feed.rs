@@ -4,6 +4,7 @@ use deltalake::DeltaTable;
 use deltalake::logstore::parquet_reader::ParquetObjectReader;
 use futures::TryStreamExt;
 use parquet::arrow::ParquetRecordBatchStreamBuilder;
+use parquet::arrow::arrow_reader::RowSelection;
 
 use proptest::prelude::*;
 
@@ -41,8 +42,8 @@ async fn apply(table: &DeltaTable, changed: &[ChangedFile], rows: &mut Rows) {
     for ChangedFile { file, change, .. } in changed {
         let reader = ParquetObjectReader::new(store.clone(), file.meta.location.clone());
         let mut builder = ParquetRecordBatchStreamBuilder::new(reader).await.unwrap();
-        if let Some(selection) = &file.selection {
-            builder = builder.with_row_selection(selection.clone());
+        if let Some(live) = &file.live {
+            builder = builder.with_row_selection(RowSelection::from_boolean_buffer(live.clone()));
         }
         let batches: Vec<_> = builder.build().unwrap().try_collect().await.unwrap();
         let read: usize = batches.iter().map(RecordBatch::num_rows).sum();
