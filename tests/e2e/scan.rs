@@ -6,7 +6,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use deltalake::datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider};
 use deltalake::datafusion::prelude::{SessionConfig, SessionContext};
-use ruam_tests::{Broker, Installation, tables};
+use ruam_tests::tables;
+
+use crate::maintain;
 
 /// What is asked of a table of people, many of whom have moved, been corrected, or died.
 const QUESTIONS: &[&str] = &[
@@ -41,9 +43,8 @@ fn sorted(mut rows: Vec<Vec<Option<String>>>) -> Vec<Vec<Option<String>>> {
 }
 
 pub fn finds_what_delta_rs_finds() -> Result<()> {
-    let installation = Installation::new(Broker::Embedded)?;
-    // Events that come slowly enough for several commits, each of which deletes rows of those before.
-    installation.succeed(&["demo", "--rate", "4000", "--events", "12000"])?;
+    // Of many commits, each of which deletes rows of those before.
+    let (installation, _) = maintain::many_small_files()?;
     let folder = installation.data_dir().join("lake/bora/person");
     let vectors = ruam_tests::installation::files_in(&folder)?;
     ensure!(

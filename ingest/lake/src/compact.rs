@@ -353,7 +353,7 @@ impl Rewritten {
             if !before.deleted.is_subset(&file.deleted) {
                 return None;
             }
-            removes.push((input, file.view.remove_action(false)));
+            removes.push((input, file.remove(false, false)));
             for row in file.deleted.as_ref() - before.deleted.as_ref() {
                 late.insert(self.place(first + live.rank(row) - 1));
             }

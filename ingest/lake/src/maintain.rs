@@ -26,10 +26,10 @@ use crate::vacuum::{self, Vacuumed};
 use crate::vectors::VectorCache;
 
 /// How many commits pass before it is looked again whether files are to be merged.
-const COMMITS: u64 = 16;
+const COMMITS: u64 = 8;
 /// The same while a backlog is read: catching up has the cores and the memory first, but a writer
 /// that never does must not leave its table to wear out.
-const COMMITS_BEHIND: u64 = 16 * COMMITS;
+const COMMITS_BEHIND: u64 = 32 * COMMITS;
 /// How many commits pass before the log is cleared.
 const COMMITS_LOGGED: u64 = 1024;
 /// How often unused files are looked for.

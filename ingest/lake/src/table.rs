@@ -376,11 +376,14 @@ fn writer_properties(definition: &Definition) -> WriterProperties {
 pub(crate) async fn load(lake: &Lake, name: &TableName) -> Result<Option<DeltaTable>, LakeError> {
     let mut delta = DeltaTable::new(lake.log_store(name)?);
     let failed = |error: DeltaTableError| LakeError::table("open", name, error);
-    if !delta.verify_deltatable_existence().await.map_err(failed)? {
-        return Ok(None);
+    // Whether it exists is asked only afterwards: that takes a listing of the log of its own.
+    match delta.load().await {
+        Ok(()) => Ok(Some(delta)),
+        Err(error) => match delta.verify_deltatable_existence().await.map_err(failed)? {
+            true => Err(failed(error)),
+            false => Ok(None),
+        },
     }
-    delta.load().await.map_err(failed)?;
-    Ok(Some(delta))
 }
 
 /// How far a table is with a partition; none where it has never been read.

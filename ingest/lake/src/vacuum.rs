@@ -52,7 +52,7 @@ impl Vacuumed {
 }
 
 /// [`UNUSED`]: what the looks so far have found. Times are in milliseconds since 1970-01-01 UTC.
-#[derive(Default, PartialEq, serde::Deserialize, serde::Serialize)]
+#[derive(Default, serde::Deserialize, serde::Serialize)]
 #[serde(default)]
 struct Looks {
     /// For each unused file when it was first seen so.

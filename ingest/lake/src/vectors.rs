@@ -6,13 +6,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use delta_kernel::DeltaResult;
 use delta_kernel::actions::deletion_vector::{DeletionVectorDescriptor as KernelDescriptor, DeletionVectorStorageType};
 use delta_kernel::actions::deletion_vector_writer::{DeletionVector, StreamingDeletionVectorWriter};
 use deltalake::DeltaTable;
-use deltalake::kernel::{Action, Add, DeletionVectorDescriptor, LogicalFileView, StorageType};
+use deltalake::kernel::{Action, Add, DeletionVectorDescriptor, LogicalFileView, Remove, StorageType};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use roaring::RoaringTreemap;
@@ -24,12 +25,49 @@ use crate::error::BoxError;
 pub(crate) struct DataFile {
     pub view: LogicalFileView,
     pub deleted: Arc<RoaringTreemap>,
+    /// When the vector was written, where that was done here.
+    written: Option<Instant>,
 }
 
 /// The vectors that were read, by file and by the identity of the vector.
 #[derive(Debug, Default)]
 pub(crate) struct VectorCache {
-    known: HashMap<String, (Option<DeletionVectorDescriptor>, Arc<RoaringTreemap>)>,
+    known: HashMap<String, Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    descriptor: Option<DeletionVectorDescriptor>,
+    deleted: Arc<RoaringTreemap>,
+    written: Option<Instant>,
+}
+
+/// What is replaced within this time of being written needs no tombstone.
+const YOUNG: Duration = Duration::from_secs(300);
+
+impl DataFile {
+    /// The action that takes the file out of its table as it is here; whether that changes the rows of the
+    /// table, and whether the same commit adds it again with another vector.
+    ///
+    /// It says when that was, which makes it a tombstone, only where somebody has use for one: it keeps
+    /// the vacuum of other programs from what went an hour ago at most
+    /// (`delta.deletedFileRetentionDuration`), and so does the age of a file that was itself written only
+    /// minutes before. A table that is committed to every second would else have tens of thousands of
+    /// tombstones, and whoever opens it reads them.
+    pub(crate) fn remove(&self, data_change: bool, is_added_again: bool) -> Remove {
+        let mut remove = self.view.remove_action(data_change);
+        let age = |written: SystemTime| SystemTime::now().duration_since(written).unwrap_or_default();
+        let written = u64::try_from(self.view.modification_time()).map(Duration::from_millis);
+        let is_young = written.is_ok_and(|written| age(UNIX_EPOCH + written) < YOUNG);
+        let is_vector_young = || match &remove.deletion_vector {
+            Some(_) => self.written.is_some_and(|written| written.elapsed() < YOUNG),
+            None => true,
+        };
+        if is_young || is_added_again && is_vector_young() {
+            remove.deletion_timestamp = None;
+        }
+        remove
+    }
 }
 
 /// A vector that was written, how its file is to name it, and the path of that file.
@@ -42,7 +80,10 @@ pub(crate) struct Written {
 impl VectorCache {
     /// Takes note of vectors that have just been committed: they need not be read.
     pub(crate) fn committed(&mut self, vectors: Vec<Written>) {
-        self.known.extend(vectors.into_iter().map(|vector| (vector.path, (Some(vector.descriptor), vector.rows))));
+        let written = Some(Instant::now());
+        self.known.extend(vectors.into_iter().map(|Written { path, descriptor, rows }| {
+            (path, Known { descriptor: Some(descriptor), deleted: rows, written })
+        }));
     }
 
     /// The live files of a table with their vectors. A vector that was read before is not read
@@ -53,13 +94,13 @@ impl VectorCache {
         for view in table.snapshot()?.log_data().iter() {
             let path = view.path().into_owned();
             let descriptor = view.deletion_vector_descriptor();
-            let deleted = match (self.known.remove(&path), &descriptor) {
-                (Some((same, deleted)), _) if same == descriptor => deleted,
-                (_, None) => Arc::default(),
-                (_, Some(descriptor)) => Arc::new(read(table, descriptor).await?),
+            let (deleted, written) = match (self.known.remove(&path), &descriptor) {
+                (Some(same), _) if same.descriptor == descriptor => (same.deleted, same.written),
+                (_, None) => Default::default(),
+                (_, Some(descriptor)) => (Arc::new(read(table, descriptor).await?), None),
             };
-            known.insert(path, (descriptor, deleted.clone()));
-            files.push(DataFile { view, deleted });
+            known.insert(path, Known { descriptor, deleted: deleted.clone(), written });
+            files.push(DataFile { view, deleted, written });
         }
         self.known = known;
         Ok(files)
@@ -106,9 +147,10 @@ pub(crate) async fn delete_rows(
         if deleted.len() != file.deleted.len() + rows.len() {
             return Err("a row that is deleted already was to be deleted again".into());
         }
-        actions.push(Action::Remove(file.view.remove_action(true)));
         // A file of which nothing is left is removed for good.
-        if file.view.num_records().is_some_and(|records| records as u64 == deleted.len()) {
+        let is_left = file.view.num_records().is_none_or(|records| records as u64 != deleted.len());
+        actions.push(Action::Remove(file.remove(true, is_left)));
+        if !is_left {
             continue;
         }
         let add = add_of(&file.view);

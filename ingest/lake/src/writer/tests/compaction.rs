@@ -280,3 +280,39 @@ async fn versions_that_a_vacuum_looked_at_stay_for_the_retention_and_others_for_
     assert_eq!(kept(writer.rows.delta()).await.unwrap(), BTreeSet::from([writer.rows.version()]));
     assert_eq!(found(&lake, 0).await, told.model);
 }
+
+/// The tombstones of a version: what it takes away and says when.
+fn tombstones(dir: &tempfile::TempDir, version: u64) -> usize {
+    let log = std::fs::read_to_string(dir.path().join(format!("a/b/_delta_log/{version:020}.json"))).unwrap();
+    let actions = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    actions.filter(|action| action["remove"]["deletionTimestamp"].is_number()).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_only_just_now_goes_without_a_tombstone() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = lake(&dir);
+    let (mut writer, _) = open(&lake, Mode::Upsert, &[0]).await;
+    let mut told = Told::default();
+    told.commit(&mut writer, &[put(1, 1), put(2, 2), put(3, 3), put(4, 4)]).await;
+    let first = writer.rows.version();
+    drop(writer);
+    // As if it had been written long ago.
+    let path = dir.path().join(format!("a/b/_delta_log/{first:020}.json"));
+    let log = std::fs::read_to_string(&path).unwrap();
+    let old = log.split("\"modificationTime\":").nth(1).unwrap().split(',').next().unwrap().to_owned();
+    std::fs::write(&path, log.replace(&old, "1000")).unwrap();
+    let (mut writer, _) = open(&lake, Mode::Upsert, &[0]).await;
+    for (key, what) in [(1, "the file stays"), (2, "so does it, and its vector was young")] {
+        told.commit(&mut writer, &[put(key, 10)]).await;
+        assert_eq!(tombstones(&dir, writer.rows.version()), 0, "{what}");
+    }
+    drop(writer);
+    let (mut writer, _) = open(&lake, Mode::Upsert, &[0]).await;
+    told.commit(&mut writer, &[put(3, 10)]).await;
+    assert_eq!(tombstones(&dir, writer.rows.version()), 1, "how old its vector is is not known");
+    told.commit(&mut writer, &[put(4, 10)]).await;
+    assert_eq!(tombstones(&dir, writer.rows.version()), 1, "the old file is gone");
+    writer.maintain(Duration::from_secs(3600)).await.unwrap();
+    assert_eq!(found(&lake, 0).await, told.model);
+}
