@@ -14,6 +14,7 @@ use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake::kernel::{Action, Add, DataType as DeltaType, StructField, StructType, Transaction};
 use deltalake::protocol::{DeltaOperation, MergePredicate, SaveMode};
 use deltalake::{DeltaTable, DeltaTableError, TableProperty};
+use object_store::ObjectStoreExt;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
@@ -376,14 +377,16 @@ fn writer_properties(definition: &Definition) -> WriterProperties {
 pub(crate) async fn load(lake: &Lake, name: &TableName) -> Result<Option<DeltaTable>, LakeError> {
     let mut delta = DeltaTable::new(lake.log_store(name)?);
     let failed = |error: DeltaTableError| LakeError::table("open", name, error);
-    // Whether it exists is asked only afterwards: that takes a listing of the log of its own.
-    match delta.load().await {
-        Ok(()) => Ok(Some(delta)),
-        Err(error) => match delta.verify_deltatable_existence().await.map_err(failed)? {
-            true => Err(failed(error)),
-            false => Ok(None),
-        },
+    let log_store = delta.log_store();
+    // A log that has grown has this, and to ask for a listing of it would take as long as to open it.
+    let hint = log_store.log_path().clone().join("_last_checkpoint");
+    let is_there = log_store.object_store(None).head(&hint).await.is_ok()
+        || delta.verify_deltatable_existence().await.map_err(failed)?;
+    if !is_there {
+        return Ok(None);
     }
+    delta.load().await.map_err(failed)?;
+    Ok(Some(delta))
 }
 
 /// How far a table is with a partition; none where it has never been read.
