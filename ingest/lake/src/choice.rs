@@ -25,7 +25,7 @@ const STEP: u64 = 8;
 const LARGEST: u64 = 64 << 20;
 /// Of a table that is not sorted, a smaller part is enough, so that what is rewritten at a time is one: of
 /// so many parts, but not less than so many bytes.
-const PARTS: u64 = 16;
+const PARTS: u64 = 8;
 const LEAST: u64 = 4 << 20;
 /// The share of deleted rows at which a file is rewritten, in per cent.
 const DELETED_PERCENT: u64 = 20;
@@ -204,7 +204,7 @@ mod tests {
         let chosen = pick(&files, false, Effort::Usual);
         assert_eq!(chosen.iter().filter(|candidate| candidate.records == 10_000).count(), 8, "{chosen:?}");
         let bytes: u64 = chosen.iter().map(|candidate| candidate.bytes).sum();
-        assert!(chosen.len() > 8 && bytes <= 2 * 16 * 190_000 * ROW / PARTS, "{chosen:?}");
+        assert!(chosen.len() > 8 && bytes <= 2 * (16 * 190_000 + 80_000) * ROW / PARTS, "{chosen:?}");
     }
 
     #[test]
