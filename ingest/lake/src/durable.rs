@@ -3,8 +3,9 @@
 //! object_store's file system leaves that to the operating system, so that a power cut may leave a
 //! table's log with a hole. Object stores of clouds need nothing of the kind.
 //!
-//! It also lists the end of a long folder in the time of its end: each commit and each opening of a table
-//! asks for what has come to its log since, and object_store makes a path of each file there is.
+//! It also lists the end of a table's log in the time of that end: each commit and each opening of a table
+//! asks for what has come to its log since, and object_store makes a path of each file there is. A file
+//! system cannot be asked for the names after one, but names of a log are known beforehand.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -20,6 +21,8 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
+
+use crate::log;
 
 /// A local file system whose writes are confirmed by the disk before they are reported done.
 #[derive(Clone, Debug)]
@@ -88,7 +91,10 @@ impl ObjectStore for DurableFileSystem {
         let (files, folder, after, offset) = (self.files.clone(), folder.clone(), after.to_owned(), offset.clone());
         let named = async move {
             let path = files.path_to_filesystem(&folder)?;
-            let names = tokio::task::spawn_blocking(move || names_after(&path, &after));
+            let names = tokio::task::spawn_blocking(move || match log_names_after(&path, &after) {
+                Some(names) => Ok(Some(names)),
+                None => names_after(&path, &after),
+            });
             let names = names.await.unwrap_or_else(|error| Err(io::Error::other(error)));
             Ok::<_, Error>(
                 match names.map_err(|source| Error::Generic { store: "file", source: Box::new(source) })? {
@@ -123,6 +129,37 @@ impl ObjectStore for DurableFileSystem {
 fn name_in<'a>(folder: Option<&Path>, file: &'a Path) -> Option<&'a str> {
     let name = file.filename()?;
     (folder?.as_ref().len() + 1 + name.len() == file.as_ref().len()).then_some(name)
+}
+
+/// The files of a table's log whose names come after one of them; none where they are not to be told by
+/// their names.
+///
+/// No version is missing after the last checkpoint that a log names (Delta's PROTOCOL.md: versions are
+/// contiguous, and a clean-up takes nothing that is needed after a checkpoint; ours,
+/// [`log::clear`](crate::log::clear), takes nothing after this one), so that the first that is not there ends
+/// the log. What a log may have besides, such as several commits in one file, is to be had from those.
+fn log_names_after(folder: &std::path::Path, after: &str) -> Option<Vec<String>> {
+    let from = after.get(..20).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_digit()))?.parse().ok()?;
+    let checkpoint = log::named_checkpoint(&fs::read(folder.join(log::LAST_CHECKPOINT)).ok()?)?;
+    let is_there = |name: &String| folder.join(name).is_file();
+    let named = |version: u64, kind: &str| format!("{version:020}.{kind}");
+    // One of another form has names that nobody can tell.
+    if from < checkpoint || from == checkpoint && !is_there(&named(from, log::CHECKPOINT)) {
+        return None;
+    }
+    let mut names = Vec::new();
+    for version in from.. {
+        let of_version = [log::CHECKPOINT, log::CHECKSUM, log::COMMIT].map(|kind| named(version, kind));
+        let was_there = names.len();
+        names.extend(of_version.into_iter().filter(is_there));
+        // The first may have been cleared.
+        if names.len() == was_there && version > from {
+            break;
+        }
+    }
+    names.push(log::LAST_CHECKPOINT.to_owned());
+    names.retain(|name| name.as_str() > after);
+    Some(names)
 }
 
 /// The files of a folder whose names come after one; none where there is anything beside them that is not
@@ -209,5 +246,44 @@ mod tests {
                 assert!(found.len() > 29_usize.saturating_sub(version as usize));
             }
         }
+    }
+    #[tokio::test]
+    async fn the_end_of_a_log_is_told_by_its_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let plain = Arc::new(LocalFileSystem::new());
+        let log = Path::from_absolute_path(dir.path()).unwrap();
+        let file = |version: u64, kind: &str| dir.path().join(format!("{version:020}.{kind}"));
+        for version in (3..9).chain(20..40) {
+            fs::write(file(version, "json"), "x").unwrap();
+        }
+        for version in [6, 20, 31, 33, 38] {
+            fs::write(file(version, "checkpoint.parquet"), "x").unwrap();
+        }
+        fs::write(file(36, "crc"), "x").unwrap();
+        for hint in [r#"{"version":31,"size":7}"#, r#"{"version":20}"#, r#"{"version":35}"#] {
+            fs::write(dir.path().join("_last_checkpoint"), hint).unwrap();
+            for version in [0, 5, 19, 20, 30, 31, 32, 33, 37, 39, 40] {
+                for after in [format!("{version:020}"), format!("{version:020}.json")] {
+                    let listed = plain.list_with_offset(Some(&log), &log.clone().join(after.as_str()));
+                    let listed = listed.map_ok(|meta| meta.location.filename().unwrap().to_owned());
+                    let mut expected: Vec<String> = listed.try_collect().await.unwrap();
+                    expected.sort_unstable();
+                    let told = log_names_after(dir.path(), &after).map(|mut names| {
+                        names.sort_unstable();
+                        names
+                    });
+                    let is_told = match hint {
+                        r#"{"version":31,"size":7}"# => version >= 31,
+                        r#"{"version":20}"# => version >= 20,
+                        // There is no checkpoint of this name.
+                        _ => version > 35,
+                    };
+                    assert_eq!(told, is_told.then_some(expected), "{hint}, after {after}");
+                }
+            }
+        }
+        fs::write(dir.path().join("_last_checkpoint"), "x").unwrap();
+        assert_eq!(log_names_after(dir.path(), "00000000000000000039.json"), None, "nobody knows where it begins");
+        assert_eq!(log_names_after(dir.path(), "part-1.parquet"), None);
     }
 }

@@ -14,7 +14,7 @@
 //! the entries stay as they are (see [`moves`]). Where it was sorted as well, it costs a list of where its
 //! rows are (see [`places`]), which is read and written once, four bytes for each row.
 //!
-//! It is a cache on this machine's disk. Keys lie in [`pages`] of a file, what is known of files in a
+//! It is a cache on this machine's disk. Keys lie in [`pages`] of a few files, what is known of files in a
 //! small store beside it (fjall). It takes a few megabytes of memory, whatever the table's size, and a
 //! bit or so for each row that was merged.
 
@@ -39,12 +39,16 @@ mod follow;
 mod moves;
 mod pages;
 mod places;
+mod seat;
+mod shard;
 
 use entry::Entry;
 use follow::Rest;
 use moves::{Move, Moves};
-use pages::{Looked, Pages, Place};
+use pages::Pages;
 use places::Places;
+pub(crate) use seat::Seat;
+use shard::{Looked, Place};
 
 /// Where an index is kept, and what it may take.
 #[derive(Clone, Debug)]
@@ -63,7 +67,7 @@ const CHUNK: usize = 256 * 1024;
 const NEXT: &str = "/next";
 /// The name under which the form of the entries is kept, and the form that this version has.
 const FORM: &str = "/form";
-const THIS_FORM: &[u8] = b"6";
+const THIS_FORM: &[u8] = b"7";
 /// The name under which it is kept in which run of the machine the index is in use, or [`CLOSED`].
 const IN_USE: &str = "/in-use";
 const CLOSED: &[u8] = b"closed";
@@ -152,7 +156,7 @@ impl KeyIndex {
             _ => files.insert(IN_USE, this_run.as_deref().unwrap_or("unknown"))?,
         }
         database.persist(PersistMode::SyncAll)?;
-        let pages = Pages::open(&folder.join("keys.pages"))?;
+        let pages = Pages::open(&folder.join("keys"))?;
         let (mut numbers, mut next) = (HashMap::new(), 0);
         for guard in files.iter() {
             let (path, value) = guard.into_inner()?;

@@ -22,6 +22,13 @@ use object_store::{ObjectMeta, ObjectStoreExt};
 
 use crate::error::BoxError;
 
+/// What a log says of the last checkpoint that was made.
+pub(crate) const LAST_CHECKPOINT: &str = "_last_checkpoint";
+/// How names of a version's files end: its commit, all before it in one, and its totals.
+pub(crate) const COMMIT: &str = "json";
+pub(crate) const CHECKPOINT: &str = "checkpoint.parquet";
+pub(crate) const CHECKSUM: &str = "crc";
+
 /// For so long each version stays.
 pub(crate) const EVERY: Duration = Duration::from_secs(3600);
 
@@ -57,8 +64,8 @@ impl LogFile {
         let (version, kind) = meta.location.filename()?.split_once('.')?;
         let version = version.parse().ok().filter(|_| version.len() == 20)?;
         let is_checkpoint = match kind {
-            "json" | "crc" => false,
-            "checkpoint.parquet" => true,
+            COMMIT | CHECKSUM => false,
+            CHECKPOINT => true,
             _ => return None,
         };
         let written = UNIX_EPOCH + Duration::from_millis(u64::try_from(meta.last_modified.timestamp_millis()).ok()?);
@@ -70,12 +77,21 @@ impl LogFile {
 pub(crate) async fn checkpoint(table: &DeltaTable) -> Result<(), BoxError> {
     let Some(version) = table.version() else { return Ok(()) };
     let log_store = table.log_store();
-    let path = log_store.log_path().clone().join(format!("{version:020}.checkpoint.parquet"));
+    let path = log_store.log_path().clone().join(format!("{version:020}.{CHECKPOINT}"));
     match log_store.object_store(None).head(&path).await {
         Ok(_) => Ok(()),
         Err(object_store::Error::NotFound { .. }) => Ok(checkpoints::create_checkpoint(table, None).await?),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The version of the checkpoint that a log names as its last; none where that cannot be read.
+pub(crate) fn named_checkpoint(last_checkpoint: &[u8]) -> Option<u64> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        version: u64,
+    }
+    serde_json::from_slice(last_checkpoint).ok().map(|Named { version }| version)
 }
 
 /// Deletes the files of all versions but those that are to be kept and those of the last while.
@@ -88,7 +104,13 @@ pub(crate) async fn clear(table: &DeltaTable, kept: &BTreeSet<u64>, now: SystemT
         .try_filter_map(async |file| Ok(file))
         .try_collect()
         .await?;
-    let expired = expired(&files, kept, now);
+    let named = match store.get(&log_store.log_path().clone().join(LAST_CHECKPOINT)).await {
+        Ok(named) => named_checkpoint(&named.bytes().await?),
+        Err(object_store::Error::NotFound { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let Some(named) = named else { return Ok(Cleared::default()) };
+    let expired = expired(&files, named, kept, now);
     let cleared = Cleared { files: expired.len() as u64, bytes: expired.iter().map(|file| file.meta.size).sum() };
     let locations = expired.into_iter().map(|file| Ok(file.meta.location.clone())).collect::<Vec<_>>();
     let mut deleted = store.delete_stream(futures::stream::iter(locations).boxed());
@@ -101,11 +123,13 @@ pub(crate) async fn clear(table: &DeltaTable, kept: &BTreeSet<u64>, now: SystemT
     Ok(cleared)
 }
 
-/// The files that no version that stays needs.
-fn expired<'a>(files: &'a [LogFile], kept: &BTreeSet<u64>, now: SystemTime) -> Vec<&'a LogFile> {
+/// The files that no version that stays needs. Nothing goes of what comes after the checkpoint that the log
+/// names as its last: there readers take a version that is missing for the end.
+fn expired<'a>(files: &'a [LogFile], named: u64, kept: &BTreeSet<u64>, now: SystemTime) -> Vec<&'a LogFile> {
     let is_old = |file: &LogFile| now.duration_since(file.written).is_ok_and(|age| age > EVERY);
     // From this one on, all versions can be read.
-    let begin = files.iter().filter(|file| file.is_checkpoint && is_old(file)).map(|file| file.version).max();
+    let begins = files.iter().filter(|file| file.is_checkpoint && file.version <= named && is_old(file));
+    let begin = begins.map(|file| file.version).max();
     let Some(begin) = begin else { return Vec::new() };
     files.iter().filter(|file| file.version < begin && is_old(file) && !kept.contains(&file.version)).collect()
 }
@@ -145,6 +169,7 @@ mod tests {
             gaps in prop::collection::vec(1_u64..1_500, 1..400),
             every in 1_u64..20,
             kept in prop::collection::btree_set(0_u64..400, 0..10),
+            named in 0_u64..500,
         ) {
             let now = UNIX_EPOCH + Duration::from_secs(10_000_000);
             // The last commit was just now; the gaps lie between them.
@@ -164,15 +189,18 @@ mod tests {
                     files.push(file(version, true, *at));
                 }
             }
-            let gone: Vec<_> = expired(&files, &kept, now).iter().map(|file| file.meta.location.clone()).collect();
+            let gone: Vec<_> = expired(&files, named, &kept, now).iter().map(|file| file.meta.location.clone()).collect();
             let left: Vec<_> = files.iter().filter(|file| !gone.contains(&file.meta.location)).cloned().collect();
             let age = |at: SystemTime| now.duration_since(at).unwrap();
             for (version, at) in (0_u64..).zip(&written) {
                 let stays = age(*at) <= EVERY || kept.contains(&version);
                 prop_assert!(!stays || is_readable(&left, version), "{version} stays");
             }
+            let whole = |files: &[LogFile]| files.iter().filter(|file| file.version >= named).count();
+            prop_assert_eq!(whole(&left), whole(&files), "all after {} stay", named);
             // However many versions there were, what is left of those before the last while is what is kept.
-            let begin = files.iter().filter(|file| file.is_checkpoint && age(file.written) > EVERY).map(|file| file.version).max();
+            let begins = files.iter().filter(|file| file.is_checkpoint && file.version <= named && age(file.written) > EVERY);
+            let begin = begins.map(|file| file.version).max();
             let before = left.iter().filter(|file| begin.is_some_and(|begin| file.version < begin)).count();
             prop_assert!(before <= 2 * kept.len(), "{before} files of {} versions", kept.len());
         }

@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::runtime::Handle;
@@ -34,6 +35,10 @@ const COMMITS_BEHIND: u64 = 32 * COMMITS;
 const COMMITS_LOGGED: u64 = 1024;
 /// How often unused files are looked for.
 const VACUUM_EVERY: Duration = Duration::from_secs(3600);
+
+/// How far background work steps back from all other threads, as `nice` counts.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
 
 /// All background work of a process takes turns.
 pub(crate) static TURN: Semaphore = Semaphore::const_new(1);
@@ -101,6 +106,23 @@ pub(crate) async fn maintain(table: &Table, retention: Duration) -> Result<Maint
     }
     let vacuumed = vacuum(&table, retention).await?;
     Ok(Maintained { compacted, vacuumed, cleared: clear(&table).await? })
+}
+
+/// Does some work on a thread that gets what others leave of the cores, and waits for it; none where the
+/// thread came to no end.
+///
+/// The thread is its own and does nothing else after, since only a privileged process may take a thread's
+/// niceness back.
+fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
+    thread::scope(|scope| {
+        let nicely = || {
+            // Of this thread, not of the process, as Linux has it; elsewhere it is done as all else is.
+            #[cfg(target_os = "linux")]
+            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
+            work()
+        };
+        thread::Builder::new().name("upkeep".to_owned()).spawn_scoped(scope, nicely).ok()?.join().ok()
+    })
 }
 
 /// The background work on one table.
@@ -177,17 +199,19 @@ impl Upkeep {
         }
         let (mut table, stop, retention, runtime) =
             (table.clone(), self.stop.clone(), self.retention, Handle::current());
-        let mut vectors = std::mem::take(&mut self.vectors);
+        let (name, mut vectors) = (table.name.clone(), std::mem::take(&mut self.vectors));
         self.running = Some(tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            runtime.block_on(async {
+            let work = async {
                 // Once only: the writer is to learn of each merge before rows are moved on.
                 let rewritten = rewrite(&mut table, &mut vectors, Effort::Usual, &stop).await?;
                 checkpoint(&table).await?;
                 let vacuumed = if is_vacuum_due { vacuum(&table, retention).await? } else { Vacuumed::default() };
                 let cleared = if is_clearing_due { clear(&table).await? } else { Cleared::default() };
                 Ok(Done { vectors, rewritten, vacuumed, cleared })
-            })
+            };
+            aside(|| runtime.block_on(work))
+                .unwrap_or_else(|| Err(LakeError::table("maintain", &name, "its thread ended early")))
         }));
     }
 

@@ -22,6 +22,7 @@ use ruam_event::{Mode, Partition, TopicId};
 
 use crate::error::{LakeError, is_conflict};
 use crate::location::{Lake, TableName};
+use crate::log;
 use crate::progress::{self, Progress};
 
 /// The most rows of a Parquet row group: a writer holds one in memory until it is whole, and cores
@@ -379,7 +380,7 @@ pub(crate) async fn load(lake: &Lake, name: &TableName) -> Result<Option<DeltaTa
     let failed = |error: DeltaTableError| LakeError::table("open", name, error);
     let log_store = delta.log_store();
     // A log that has grown has this, and to ask for a listing of it would take as long as to open it.
-    let hint = log_store.log_path().clone().join("_last_checkpoint");
+    let hint = log_store.log_path().clone().join(log::LAST_CHECKPOINT);
     let is_there = log_store.object_store(None).head(&hint).await.is_ok()
         || delta.verify_deltatable_existence().await.map_err(failed)?;
     if !is_there {

@@ -11,7 +11,7 @@ use arrow::error::ArrowError;
 use deltalake::kernel::Action;
 use roaring::RoaringTreemap;
 
-use crate::error::LakeError;
+use crate::error::{BoxError, LakeError};
 use crate::fold::{self, Folded, Outcome, Pending, Source};
 use crate::index::KeyIndex;
 use crate::keys::KeyMap;
@@ -164,17 +164,19 @@ pub(crate) fn unresolved(changes: &Pending, plan: &Plan) -> Result<RecordBatch, 
     interleave_record_batch(&changes.batches().collect::<Vec<_>>(), &places)
 }
 
-/// Writes what a plan says; returns the actions that put it in force, and the vectors among them.
+/// Writes what a plan says, once; returns the actions that put it in force, and the vectors among them.
 pub(crate) async fn write(
     table: &Table,
     changes: &Pending,
-    plan: &Plan,
+    plan: &mut Plan,
 ) -> Result<(Vec<Action>, Vec<Written>), LakeError> {
+    let (delta, hits) = (table.delta().clone(), std::mem::take(&mut plan.hits));
+    // Two cores make the two at the same time, and the disk takes one while the other is made.
+    let deleting = tokio::spawn(async move { vectors::delete_rows(&delta, &hits).await });
     let deleted = async {
-        let deleted = vectors::delete_rows(table.delta(), &plan.hits).await;
+        let deleted = deleting.await.map_err(BoxError::from).flatten();
         deleted.map_err(|source| LakeError::table("write deletion vectors of", &table.name, source))
     };
-    // While the disk takes one, the other is made.
     let (mut actions, (deleted, vectors)) = futures::try_join!(write_rows(table, changes, plan), deleted)?;
     actions.extend(deleted);
     Ok((actions, vectors))

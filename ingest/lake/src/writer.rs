@@ -31,8 +31,8 @@ use ruam_event::{DatasetId, Mode, OffsetRange, Partition};
 
 use crate::changes::{change_rows, changes_schema};
 use crate::error::LakeError;
-use crate::fold::{Changes, Outcome, Pending};
-use crate::index::{IndexSettings, KeyIndex, Reading};
+use crate::fold::{Changes, Pending};
+use crate::index::{IndexSettings, KeyIndex, Reading, Seat};
 use crate::location::{Lake, TableKind, TableName};
 use crate::maintain::{Maintained, Upkeep, maintain};
 use crate::progress::Progress;
@@ -121,7 +121,7 @@ pub struct DatasetWriter {
     changes: Option<Side>,
     vectors: VectorCache,
     /// Upsert: where each key's row is; none where it is to be searched for in the table.
-    index: Option<KeyIndex>,
+    index: Seat,
     partitions: BTreeMap<Partition, State>,
     waiting: Waiting,
     /// The background work on each table, where there is some.
@@ -185,7 +185,7 @@ impl DatasetWriter {
             opened.map_err(warn).ok()
         });
         let (vectors, partitions, waiting) = (VectorCache::default(), BTreeMap::new(), Waiting::default());
-        let upkeep = BTreeMap::new();
+        let (index, upkeep) = (Seat::of(index), BTreeMap::new());
         Ok(Self { contract, rows, rejects, changes, vectors, index, partitions, waiting, upkeep })
     }
 
@@ -233,16 +233,17 @@ impl DatasetWriter {
     /// # Errors
     /// Where the table cannot be looked at. One that has an index that cannot be used goes on without.
     pub async fn prepare(&mut self, reading: Reading<'_>) -> Result<(), LakeError> {
-        if self.index.is_none() {
+        if self.index.index().await.is_none() {
             return Ok(());
         }
         self.look_anew().await?;
-        let Some(index) = &mut self.index else { return Ok(()) };
         let files = self.vectors.files(self.rows.delta()).await;
         let files = files.map_err(|source| LakeError::table("look at", &self.rows.name, source))?;
-        if let Err(error) = index.catch_up(self.rows.delta(), &files, &self.contract.key, reading).await {
+        let index = self.index.index().await;
+        let Some(known) = index else { return Ok(()) };
+        if let Err(error) = known.catch_up(self.rows.delta(), &files, &self.contract.key, reading).await {
             tracing::warn!(%error, dataset = %self.contract.dataset, "the key index cannot be used; it is made anew");
-            self.index = self.index.take().and_then(KeyIndex::anew);
+            *index = index.take().and_then(KeyIndex::anew);
         }
         Ok(())
     }
@@ -468,10 +469,10 @@ impl DatasetWriter {
         let (mut attempts, mut rejected) = (0, None);
         loop {
             attempts += 1;
-            let plan = if changes.is_empty() {
+            let mut plan = if changes.is_empty() {
                 None
             } else {
-                let (vectors, index) = (&mut self.vectors, &mut self.index);
+                let (vectors, index) = (&mut self.vectors, self.index.index().await);
                 match upsert::plan(&self.rows, vectors, index, &changes, &self.contract.key).await {
                     Ok(plan) => Some(plan),
                     // What the table was when it was last looked at may have been vacuumed since.
@@ -509,7 +510,7 @@ impl DatasetWriter {
                     state.reached.late = before.late + late;
                 }
             }
-            let (actions, vectors) = match &plan {
+            let (actions, vectors) = match &mut plan {
                 Some(plan) => upsert::write(&self.rows, &changes, plan).await?,
                 None => Default::default(),
             };
@@ -518,13 +519,14 @@ impl DatasetWriter {
             let new: Vec<_> = actions.iter().filter_map(new_file).collect();
             if let Some(version) = self.attempt(actions, partitions, Operation::Upsert, attempts).await? {
                 self.vectors.committed(vectors);
-                if let (Some(plan), [path]) = (&plan, &new[..]) {
-                    self.enter(path.clone(), &changes, &plan.rows);
+                let rows = plan.map_or_else(Vec::new, |plan| plan.rows);
+                let count = rows.len() as u64;
+                if let [path] = &new[..] {
+                    self.index.enter(path.clone(), changes, rows).await;
                 }
-                let rows = plan.map_or(0, |plan| plan.rows.len()) as u64;
                 return Ok(Committed {
                     version,
-                    rows,
+                    rows: count,
                     rejected: rejected.unwrap_or(0),
                     folded: counted.folded,
                     late: counted.late,
@@ -532,16 +534,6 @@ impl DatasetWriter {
                     offsets: Vec::new(),
                 });
             }
-        }
-    }
-
-    /// Enters a file of rows that was just committed; where that fails, the next look finds it.
-    fn enter(&mut self, path: String, changes: &Pending, rows: &[Outcome]) {
-        if let Some(index) = &mut self.index
-            && let Err(error) = index.committed(path, changes, rows)
-        {
-            tracing::warn!(%error, dataset = %self.contract.dataset, "the key index cannot be written; it is made anew");
-            self.index = self.index.take().and_then(KeyIndex::anew);
         }
     }
 

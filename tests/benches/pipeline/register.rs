@@ -50,17 +50,25 @@ impl Register {
     /// Commits the present state of some people; says how long that took. Making the batches does not
     /// count.
     pub async fn commit(&mut self, people: &[u64], is_behind: bool) -> Result<Duration> {
-        let mut time = Duration::ZERO;
-        for people in people.chunks(BATCH_ROWS) {
-            let batch = self.batch(rows(people, self.next)?, self.next + people.len() as i64);
-            let begun = Instant::now();
-            self.writer.write(batch).await?;
-            time += begun.elapsed();
-        }
+        let batches = self.batches(people)?;
+        self.commit_batches(batches, is_behind).await
+    }
+
+    /// The present state of some people, as the worker hands it over.
+    pub fn batches(&mut self, people: &[u64]) -> Result<Vec<Batch>> {
+        let batch = |people: &[u64]| Ok(self.batch(rows(people, self.next)?, self.next + people.len() as i64));
+        people.chunks(BATCH_ROWS).map(batch).collect()
+    }
+
+    /// Commits batches; says how long that took.
+    pub async fn commit_batches(&mut self, batches: Vec<Batch>, is_behind: bool) -> Result<Duration> {
         let begun = Instant::now();
+        for batch in batches {
+            self.writer.write(batch).await?;
+        }
         self.writer.commit().await?.context("nothing was committed")?;
         self.writer.tend(is_behind).await?;
-        Ok(time + begun.elapsed())
+        Ok(begun.elapsed())
     }
 
     /// Has maintenance end what it has to do, as it would be some time after a table was filled.

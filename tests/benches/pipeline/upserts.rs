@@ -23,6 +23,8 @@ const COMPARED: u64 = 5;
 /// The rows of a measured commit, and how many of those.
 pub const CHANGES: usize = 10_000;
 const COMMITS: usize = 60;
+/// How many commits' rows are made before they are committed.
+const AT_A_TIME: usize = 15;
 /// The rows of a commit that fills the table.
 pub const FILLED: usize = 250_000;
 /// How often the peer merges; the fastest counts.
@@ -104,11 +106,15 @@ pub async fn fill(register: &mut Register, filled: &mut u64, until: u64) -> Resu
     Ok(())
 }
 
-/// Commits changes of people one after another.
+/// Commits changes of people one after another, without a pause in which something might be done that no
+/// commit's time tells of.
 async fn change(register: &mut Register, random: &mut ChaCha8Rng, people: u64) -> Result<Times> {
     let mut times = Vec::with_capacity(COMMITS);
-    for _ in 0..COMMITS {
-        times.push(register.commit(&some(random, people, CHANGES), false).await?);
+    while times.len() < COMMITS {
+        let made = (0..AT_A_TIME).map(|_| register.batches(&some(random, people, CHANGES)));
+        for batches in made.collect::<Result<Vec<_>>>()? {
+            times.push(register.commit_batches(batches, false).await?);
+        }
     }
     times.sort_unstable();
     Ok(Times(times))

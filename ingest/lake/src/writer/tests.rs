@@ -232,7 +232,7 @@ async fn late_events_have_no_effect_and_are_counted() {
         let lake = lake(&dir);
         let (mut writer, _) = open(&lake, Mode::Upsert, &[0]).await;
         if !indexed {
-            writer.index = None;
+            writer.index = Seat::of(None);
         }
         let mut commit = async |start: i64, records: &[(u64, Record)]| {
             let (positions, records): (Vec<_>, Vec<_>) = records.iter().cloned().unzip();

@@ -54,7 +54,7 @@ async fn deleted_while_they_are_moved(cluster_by: &[&str]) {
     assert_eq!(compact::install(&mut table, &mut cache, &rewritten).await.unwrap(), None);
     let expected = told.commit(&mut writer, &[put(3, 30), put(5, 5)]).await;
     assert_eq!(found(&lake, 0).await, expected);
-    assert!(writer.index.is_some(), "the index went on");
+    assert!(writer.index.index().await.is_some(), "the index went on");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -177,7 +177,7 @@ async fn run_steps(streams: &[Vec<Record>], steps: &[(usize, usize, Fate, Index,
                 assert_eq!(at, before);
             }
         }
-        assert!(writer.index.is_some(), "an index is used");
+        assert!(writer.index.index().await.is_some(), "an index is used");
     }
     for index in 0..2 {
         let start = at[index] as usize;
