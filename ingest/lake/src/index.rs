@@ -67,7 +67,7 @@ const CHUNK: usize = 256 * 1024;
 const NEXT: &str = "/next";
 /// The name under which the form of the entries is kept, and the form that this version has.
 const FORM: &str = "/form";
-const THIS_FORM: &[u8] = b"7";
+const THIS_FORM: &[u8] = b"8";
 /// The name under which it is kept in which run of the machine the index is in use, or [`CLOSED`].
 const IN_USE: &str = "/in-use";
 const CLOSED: &[u8] = b"closed";

@@ -8,10 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-use delta_kernel::DeltaResult;
 use delta_kernel::actions::deletion_vector::{DeletionVectorDescriptor as KernelDescriptor, DeletionVectorStorageType};
-use delta_kernel::actions::deletion_vector_writer::{DeletionVector, StreamingDeletionVectorWriter};
 use deltalake::DeltaTable;
 use deltalake::kernel::{Action, Add, DeletionVectorDescriptor, LogicalFileView, Remove, StorageType};
 use object_store::path::Path;
@@ -41,6 +38,11 @@ struct Known {
     deleted: Arc<RoaringTreemap>,
     written: Option<Instant>,
 }
+
+/// A file of vectors begins with its form, and each vector with what it is (Delta's PROTOCOL.md, "Deletion
+/// Vector Format").
+const FORM: u8 = 1;
+const MAGIC: [u8; 4] = 1_681_511_377_u32.to_le_bytes();
 
 /// What is replaced within this time of being written needs no tombstone.
 const YOUNG: Duration = Duration::from_secs(300);
@@ -168,6 +170,8 @@ pub(crate) async fn delete_rows(
 }
 
 /// Writes vectors into a file of their own; says for each how a file is to name it.
+///
+/// The kernel has a writer for this, whose checksum takes as long as all the rest of a commit's vectors.
 pub(crate) async fn write(
     table: &DeltaTable,
     vectors: &[Arc<RoaringTreemap>],
@@ -176,43 +180,24 @@ pub(crate) async fn write(
         return Ok(Vec::new());
     }
     let id = uuid::Uuid::new_v4();
-    let (mut descriptors, mut bytes) = (Vec::with_capacity(vectors.len()), Vec::new());
-    let mut writer = StreamingDeletionVectorWriter::new(&mut bytes);
+    let (mut descriptors, mut bytes) = (Vec::with_capacity(vectors.len()), vec![FORM]);
     for rows in vectors {
-        let written = writer.write_deletion_vector(Rows(rows.clone()))?;
+        let (offset, size) = (bytes.len(), MAGIC.len() + rows.serialized_size());
+        bytes.extend(u32::try_from(size)?.to_be_bytes());
+        let checked = bytes.len();
+        bytes.extend(MAGIC);
+        rows.serialize_into(&mut bytes)?;
+        bytes.extend(crc32fast::hash(&bytes[checked..]).to_be_bytes());
         descriptors.push(DeletionVectorDescriptor {
             storage_type: StorageType::UuidRelativePath,
             path_or_inline_dv: z85::encode(id.as_bytes()),
-            offset: Some(written.offset),
-            size_in_bytes: written.size_in_bytes,
-            cardinality: written.cardinality,
+            offset: Some(offset.try_into()?),
+            size_in_bytes: size.try_into()?,
+            cardinality: rows.len().try_into()?,
         });
     }
-    writer.finalize()?;
     table.log_store().object_store(None).put(&Path::from(file_name(id)), PutPayload::from(bytes)).await?;
     Ok(descriptors)
-}
-
-/// The rows of a vector, for its writer.
-struct Rows(Arc<RoaringTreemap>);
-
-impl DeletionVector for Rows {
-    type IndexIterator = roaring::treemap::IntoIter;
-
-    fn into_iter(self) -> Self::IndexIterator {
-        Arc::unwrap_or_clone(self.0).into_iter()
-    }
-
-    fn cardinality(&self) -> u64 {
-        self.0.len()
-    }
-
-    /// As it is, rather than row by row into another.
-    fn serialize(self) -> DeltaResult<Bytes> {
-        let mut bytes = Vec::with_capacity(self.0.serialized_size());
-        self.0.serialize_into(&mut bytes).map_err(delta_kernel::Error::from)?;
-        Ok(bytes.into())
-    }
 }
 
 fn file_name(id: uuid::Uuid) -> String {

@@ -25,7 +25,8 @@ use super::entry::Entry;
 use crate::error::BoxError;
 use crate::keys::{Key, KeyMap};
 
-const PAGE: usize = 4096;
+/// Half of what a system's page has: to read one is mostly to copy it.
+const PAGE: usize = 2048;
 /// Number of entries, whether some that belong here are elsewhere, and the checksum of both.
 const HEADER: usize = 8;
 /// Key, entry, and the checksum of both.
