@@ -6,7 +6,8 @@
 //! Guaranteed: an entry is a hint that is checked and never believed. It names a file and a row, and
 //! counts only where that file is live and its vector does not have the row. Each live file is entered
 //! as a whole before a key is looked for, and a file never changes, so the last entry of a key is its
-//! live row, if there is one. What others do to the table (compaction, a second writer) is thereby
+//! live row, if there is one. (The rows of a commit are entered while it is made, and are taken back where it
+//! does not come to be.) What others do to the table (compaction, a second writer) is thereby
 //! found by the next look, and an index that is lost, old or damaged only costs the time to read key
 //! columns again.
 //!
@@ -86,9 +87,21 @@ pub(crate) struct KeyIndex {
     numbers: HashMap<String, Number>,
     moves: Moves,
     places: Places,
-    /// Where the entries are of the keys that were looked for last.
+    /// Of the keys that were looked for since something was entered: where their entries are, and what
+    /// those are.
     known: KeyMap<Place>,
+    looked: KeyMap<Option<Entry>>,
+    /// What was entered before it is certain that it is committed.
+    ahead: Option<Ahead>,
     next: u32,
+}
+
+/// A file whose rows were entered before its commit.
+struct Ahead {
+    path: String,
+    id: u32,
+    /// What its keys had before.
+    replaced: Vec<(Key, Entry)>,
 }
 
 /// How far reading keys is: rows that were read, of how many.
@@ -174,8 +187,23 @@ impl KeyIndex {
         }
         let with_places = numbers.values().filter(|number: &&Number| number.has_places).map(|number| number.id);
         let places = Places::open(&folder.join("places"), &with_places.collect())?;
-        let (folder, known) = (folder.to_owned(), KeyMap::default());
-        Ok(Self { folder, memory, database, pages, spilled, files, moved, numbers, moves, places, known, next })
+        let (folder, known, looked, ahead) = (folder.to_owned(), KeyMap::default(), KeyMap::default(), None);
+        Ok(Self {
+            folder,
+            memory,
+            database,
+            pages,
+            spilled,
+            files,
+            moved,
+            numbers,
+            moves,
+            places,
+            known,
+            looked,
+            ahead,
+            next,
+        })
     }
 
     /// Finds the rows of the keys that are wanted. Truncations are not an index's business.
@@ -233,6 +261,10 @@ impl KeyIndex {
         }
         let live: HashSet<_> = live.iter().map(|file| file.view.path().into_owned()).collect();
         let gone: Vec<_> = self.numbers.keys().filter(|path| !live.contains(*path)).cloned().collect();
+        if gone.iter().any(|path| !self.is_whole(path)) {
+            // Whatever its keys had before is overwritten.
+            return Err("a file was entered that was never committed".into());
+        }
         gone.iter().try_for_each(|path| self.forget_file(path))
     }
 
@@ -256,14 +288,37 @@ impl KeyIndex {
         self.numbers.get(path).is_some_and(|number| number.is_whole)
     }
 
-    /// Enters the rows of a file that was just committed, in the order in which they were written.
-    pub(crate) fn committed(&mut self, path: String, changes: &Pending, rows: &[Outcome]) -> Result<(), BoxError> {
+    /// Enters the rows of a file that is about to be committed, in the order in which they were written. Until
+    /// it is [settled](Self::settle) what became of that, nothing may be looked for.
+    ///
+    /// A process that ends meanwhile leaves a file that was begun. Either it is in the table, and is read
+    /// once more; or it is not, and the index is made anew.
+    fn enter_ahead(&mut self, path: String, changes: &Pending, rows: &[Outcome]) -> Result<(), BoxError> {
         let id = self.begin(&path)?;
+        let keys = || rows.iter().map(|outcome| changes.key(outcome.row));
+        // A plan may have searched the table itself.
+        let unknown: Vec<_> = keys().filter(|key| !self.looked.contains_key(key)).collect();
+        let mut looked = std::mem::take(&mut self.looked);
+        if !unknown.is_empty() {
+            let entries = self.entries(&unknown)?;
+            looked.extend(unknown.into_iter().zip(entries));
+        }
+        let replaced = keys().filter_map(|key| Some((key, looked.remove(&key)??))).collect();
+        self.ahead = Some(Ahead { path, id, replaced });
         let entry = |(number, Outcome { row, .. }): (u32, &Outcome)| {
             (changes.key(*row), Entry::new(id, number, changes.partition(*row), changes.position(*row)))
         };
-        self.enter((0..).zip(rows).map(entry).collect())?;
-        self.finish(path, id)
+        self.enter((0..).zip(rows).map(entry).collect())
+    }
+
+    /// What was entered ahead was committed, or goes again. Nothing where there is nothing of the kind.
+    fn settle(&mut self, is_committed: bool) -> Result<(), BoxError> {
+        let Some(Ahead { path, id, replaced }) = self.ahead.take() else { return Ok(()) };
+        if is_committed {
+            return self.finish(path, id);
+        }
+        self.enter(replaced)?;
+        self.forget_file(&path)
     }
 
     /// Gives a file a number, before any entry has it.
@@ -290,6 +345,7 @@ impl KeyIndex {
     }
 
     fn enter(&mut self, entries: Vec<(Key, Entry)>) -> Result<(), BoxError> {
+        self.looked.clear();
         let spilled = self.pages.enter(entries, &std::mem::take(&mut self.known))?;
         if !spilled.is_empty() {
             let mut batch = self.database.batch();
@@ -304,6 +360,7 @@ impl KeyIndex {
     /// The last entries of keys.
     fn entries(&mut self, keys: &[Key]) -> Result<Vec<Option<Entry>>, BoxError> {
         self.known.clear();
+        self.looked.clear();
         let (looked, mut entries) = (self.pages.look_up(keys)?, Vec::with_capacity(keys.len()));
         for (key, looked) in keys.iter().zip(looked) {
             entries.push(match looked {
@@ -320,6 +377,7 @@ impl KeyIndex {
                 },
             });
         }
+        self.looked.extend(keys.iter().copied().zip(entries.iter().cloned()));
         Ok(entries)
     }
 

@@ -461,7 +461,7 @@ impl DatasetWriter {
     }
 
     async fn commit_upserts(&mut self, partitions: &[Partition]) -> Result<Committed, LakeError> {
-        let changes = std::mem::take(&mut self.waiting.changes);
+        let changes = Arc::new(std::mem::take(&mut self.waiting.changes));
         let states: BTreeMap<Partition, State> = partitions
             .iter()
             .filter_map(|partition| Some((partition.clone(), *self.partitions.get(partition)?)))
@@ -516,14 +516,15 @@ impl DatasetWriter {
             };
             let bytes =
                 actions.iter().map(|action| if let Action::Add(add) = action { new_bytes(add) } else { 0 }).sum();
-            let new: Vec<_> = actions.iter().filter_map(new_file).collect();
+            let rows = plan.map_or_else(Vec::new, |plan| plan.rows);
+            let count = rows.len() as u64;
+            if let [path] = &actions.iter().filter_map(new_file).collect::<Vec<_>>()[..] {
+                // While the log is written; if that fails, they are taken back.
+                self.index.enter(path.clone(), changes.clone(), rows).await;
+            }
             if let Some(version) = self.attempt(actions, partitions, Operation::Upsert, attempts).await? {
+                self.index.confirm();
                 self.vectors.committed(vectors);
-                let rows = plan.map_or_else(Vec::new, |plan| plan.rows);
-                let count = rows.len() as u64;
-                if let [path] = &new[..] {
-                    self.index.enter(path.clone(), changes, rows).await;
-                }
                 return Ok(Committed {
                     version,
                     rows: count,

@@ -1,11 +1,13 @@
-//! An index that enters what was committed while its writer goes on.
+//! An index that enters the rows of a commit while the commit is made.
 //!
-//! What passes through: the rows of a commit, into the index, on a thread of its own. Whoever needs the
-//! index next waits for that.
+//! What passes through: the rows of a file, into the index, on a thread of its own. Whoever needs the index
+//! next waits for that.
 //!
-//! Guaranteed: nothing is looked for in an index that is still to learn of a commit, and when a seat is gone
-//! its index is closed.
+//! Guaranteed: nothing is looked for in an index that is still to learn of a commit, or that has rows of one
+//! that never came to be: unless it is confirmed, they are taken back first. When a seat is gone its index is
+//! closed, in the same order.
 
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::oneshot;
@@ -17,6 +19,8 @@ use crate::fold::{Outcome, Pending};
 pub(crate) struct Seat {
     index: Option<KeyIndex>,
     entering: Option<Entering>,
+    /// Whether what was entered last is committed.
+    is_confirmed: bool,
 }
 
 struct Entering {
@@ -26,11 +30,18 @@ struct Entering {
 
 impl Seat {
     pub(crate) fn of(index: Option<KeyIndex>) -> Self {
-        Self { index, entering: None }
+        Self { index, entering: None, is_confirmed: false }
     }
 
-    /// The index, when it knows all that it was given. None where there is none, or it could not be used.
+    /// The index, when it knows all that was committed. None where there is none, or it could not be used.
     pub(crate) async fn index(&mut self) -> &mut Option<KeyIndex> {
+        self.entered().await;
+        self.settle();
+        &mut self.index
+    }
+
+    /// When all is entered.
+    pub(crate) async fn entered(&mut self) {
         if let Some(Entering { index, .. }) = &mut self.entering {
             let entered = index.await;
             self.entering = None;
@@ -39,24 +50,31 @@ impl Seat {
                 None
             });
         }
-        &mut self.index
     }
 
-    /// Enters a file of rows that was just committed; where that fails, the next look finds it. Returns at
-    /// once.
-    pub(crate) async fn enter(&mut self, path: String, changes: Pending, rows: Vec<Outcome>) {
+    fn settle(&mut self) {
+        let Some(index) = &mut self.index else { return };
+        if let Err(error) = index.settle(std::mem::take(&mut self.is_confirmed)) {
+            tracing::warn!(%error, folder = %index.folder.display(), "the key index cannot be written; it is made anew");
+            self.index = self.index.take().and_then(KeyIndex::anew);
+        }
+    }
+
+    /// Enters a file of rows that is about to be committed, as far as that is [confirmed](Self::confirm).
+    /// Returns at once.
+    pub(crate) async fn enter(&mut self, path: String, changes: Arc<Pending>, rows: Vec<Outcome>) {
         let Some(mut index) = self.index().await.take() else { return };
         let (entered, entering) = oneshot::channel();
         let folder = index.folder.clone();
         let enter = move || {
-            let index = match index.committed(path, &changes, &rows) {
+            let index = match index.enter_ahead(path, &changes, &rows) {
                 Ok(()) => Some(index),
                 Err(error) => {
                     tracing::warn!(%error, folder = %index.folder.display(), "the key index cannot be written; it is made anew");
                     index.anew()
                 }
             };
-            // Where nobody waits for it, it is closed.
+            // Where nobody waits for it any more, it is made anew when it is opened.
             drop(entered.send(index));
         };
         match thread::Builder::new().name("key-index".to_owned()).spawn(enter) {
@@ -66,13 +84,20 @@ impl Seat {
             }
         }
     }
+
+    /// What was entered last is committed.
+    pub(crate) fn confirm(&mut self) {
+        self.is_confirmed = true;
+    }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         // Another writer may open it next.
-        if let Some(Entering { thread, .. }) = self.entering.take() {
+        if let Some(Entering { thread, mut index }) = self.entering.take() {
             drop(thread.join());
+            self.index = index.try_recv().ok().flatten();
         }
+        self.settle();
     }
 }

@@ -430,13 +430,18 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes over the wire is answered or refused. Bytes are small, so that the lengths that
-        /// they make are: what the library does with larger ones is told at the head of `embedded`.
+        /// Whatever comes over the wire is answered or refused. No bytes make a length of more than some
+        /// millions: what the library does with larger ones is told at the head of `embedded`.
         #[test]
         fn no_bytes_break_it(
             offered in 0..OFFERED.len(),
             step in 0i16..16,
-            body in prop::collection::vec(prop_oneof![8 => Just(0u8), 2 => 0u8..8, 1 => Just(0xff)], 0..200),
+            body in prop::collection::vec(prop_oneof![
+                8 => Just(&[0u8][..]),
+                1 => Just(&[1][..]),
+                1 => Just(&[0, 7][..]),
+                1 => Just(&[0xff, 0xff, 0][..]),
+            ], 0..150),
         ) {
             let (key, min, max) = OFFERED[offered];
             let version = (min + step).min(max);
@@ -444,7 +449,7 @@ mod tests {
             frame.extend((key as i16).to_be_bytes());
             frame.extend(version.to_be_bytes());
             frame.extend([0, 0, 0, 7, 0xff, 0xff]);
-            frame.extend(body);
+            frame.extend(body.concat());
             let dir = tempfile::tempdir().unwrap();
             let broker = broker(dir.path());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -25,6 +25,10 @@ enum Fate {
     Torn,
     /// Everything is committed, and the process dies before it knows.
     Unanswered,
+    /// The index has the rows already, and they are never committed: the writer ends in order, or it dies.
+    Ahead {
+        is_killed: bool,
+    },
 }
 
 /// What becomes of the index while no writer has it.
@@ -67,7 +71,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 fn fate() -> impl Strategy<Value = Fate> {
-    prop_oneof![5 => Just(Fate::Committed), 1 => Just(Fate::Lost), 2 => Just(Fate::Torn), 1 => Just(Fate::Unanswered)]
+    prop_oneof![5 => Just(Fate::Committed), 1 => Just(Fate::Lost), 2 => Just(Fate::Torn), 1 => Just(Fate::Unanswered), 2 => any::<bool>().prop_map(|is_killed| Fate::Ahead { is_killed })]
 }
 
 proptest! {
@@ -117,6 +121,46 @@ async fn clustered(lake: &Lake, writer: &DatasetWriter, cluster_by: &[&str]) -> 
     Table::open(lake, writer.rows.name.clone(), definition).await.unwrap()
 }
 
+/// Goes as far with what waits as a commit does before it is in force, and no further.
+async fn end_ahead(lake: &Lake, mut writer: DatasetWriter, is_killed: bool) {
+    let (changes, key) = (Arc::new(std::mem::take(&mut writer.waiting.changes)), writer.contract.key.clone());
+    let (vectors, index) = (&mut writer.vectors, writer.index.index().await);
+    // Its files may have been vacuumed.
+    let Ok(mut plan) = upsert::plan(&writer.rows, vectors, index, &changes, &key).await else { return };
+    let (actions, _) = upsert::write(&writer.rows, &changes, &mut plan).await.unwrap();
+    if let Some(path) = actions.iter().find_map(new_file) {
+        writer.index.enter(path, changes, plan.rows).await;
+        writer.index.entered().await;
+    }
+    let (now, killed) = (indexes(lake), indexes(lake).with_file_name("_killed"));
+    copy(&now, &killed);
+    drop(writer);
+    if is_killed {
+        std::fs::remove_dir_all(&now).unwrap();
+        copy(&killed, &now);
+    }
+    std::fs::remove_dir_all(&killed).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_were_entered_and_never_committed_hide_no_others() {
+    for is_killed in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let lake = lake(&dir);
+        let (mut writer, _) = open(&lake, Mode::Upsert, &[0]).await;
+        writer.write(batch(0, 0, &[put(1, 1), put(2, 2)])).await.unwrap();
+        writer.commit().await.unwrap();
+        writer.write(batch(0, 2, &[put(1, 3), put(3, 3)])).await.unwrap();
+        end_ahead(&lake, writer, is_killed).await;
+        let (mut writer, at) = open(&lake, Mode::Upsert, &[0]).await;
+        assert_eq!(at, [2]);
+        writer.write(batch(0, 2, &[put(1, 4), put(3, 4)])).await.unwrap();
+        writer.commit().await.unwrap();
+        let rows = [("p0k1", 4), ("p0k2", 2), ("p0k3", 4)];
+        assert_eq!(found(&lake, 0).await.rows, rows.map(|(key, value)| (key.to_owned(), value)).into());
+    }
+}
+
 async fn run_steps(streams: &[Vec<Record>], steps: &[(usize, usize, Fate, Index, Compaction)]) {
     let dir = tempfile::tempdir().unwrap();
     let lake = lake(&dir);
@@ -156,6 +200,11 @@ async fn run_steps(streams: &[Vec<Record>], steps: &[(usize, usize, Fate, Index,
         }
         match fate {
             Fate::Committed => drop(writer.commit().await.unwrap()),
+            Fate::Ahead { is_killed } => {
+                end_ahead(&lake, writer, *is_killed).await;
+                (writer, at) = open(&lake, Mode::Upsert, &[0, 1]).await;
+                assert_eq!(at, before);
+            }
             Fate::Unanswered => {
                 writer.commit().await.unwrap();
                 drop(writer);
