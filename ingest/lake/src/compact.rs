@@ -99,6 +99,14 @@ pub(crate) fn origin(file: &DataFile) -> Option<Origin> {
     }
 }
 
+/// Has a file that is known say no more where its rows came from, which would be told again with each of its
+/// vectors.
+pub(crate) fn forget_origin(add: &mut Add) {
+    if let Some(tags) = &mut add.tags {
+        tags.retain(|name, _| name != SOURCES && name != SORTED);
+    }
+}
+
 /// Whether a file's rows lie together by these columns.
 pub(crate) fn is_clustered(file: &DataFile, columns: &[String]) -> bool {
     let by = || vectors::add_of(&file.view).tags?.remove(CLUSTERED_BY)?;

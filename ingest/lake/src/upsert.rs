@@ -11,6 +11,7 @@ use arrow::error::ArrowError;
 use deltalake::kernel::Action;
 use roaring::RoaringTreemap;
 
+use crate::compact;
 use crate::error::{BoxError, LakeError};
 use crate::fold::{self, Folded, Outcome, Pending, Source};
 use crate::index::KeyIndex;
@@ -177,7 +178,13 @@ pub(crate) async fn write(
         let deleted = deleting.await.map_err(BoxError::from).flatten();
         deleted.map_err(|source| LakeError::table("write deletion vectors of", &table.name, source))
     };
-    let (mut actions, (deleted, vectors)) = futures::try_join!(write_rows(table, changes, plan), deleted)?;
+    let (mut actions, (mut deleted, vectors)) = futures::try_join!(write_rows(table, changes, plan), deleted)?;
+    // The index has followed its rows to each of these files, or there is none.
+    deleted.iter_mut().for_each(|action| {
+        if let Action::Add(add) = action {
+            compact::forget_origin(add)
+        }
+    });
     actions.extend(deleted);
     Ok((actions, vectors))
 }

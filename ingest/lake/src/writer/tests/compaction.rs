@@ -138,6 +138,8 @@ async fn follows_rows_that_moved(cluster_by: &[&str]) {
     assert_eq!(prepare(&mut writer).await, 0, "each file moved as a whole");
     let expected = told.commit(&mut writer, &[put(1, 10), Record::Delete(7), Record::Touch(8)]).await;
     assert_eq!(found(&lake, 0).await, expected);
+    let files = VectorCache::default().files(writer.rows.delta()).await.unwrap();
+    assert!(files.iter().all(|file| compact::origin(file).is_none()), "the index knows");
     // Moved once more, together with what was replaced in the meantime.
     assert_eq!(merge(&writer).await.files_before, 2);
     assert!(prepare(&mut writer).await > 0, "few rows are entered anew");
