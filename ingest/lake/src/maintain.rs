@@ -31,6 +31,11 @@ const COMMITS: u64 = 8;
 /// The same while a backlog is read: catching up has the cores and the memory first, but a writer
 /// that never does must not leave its table to wear out.
 const COMMITS_BEHIND: u64 = 32 * COMMITS;
+/// So many files of a table are worth the commits that follow a checkpoint: whoever opens the table reads all
+/// of the one and of the others, and to write a checkpoint costs what its files do.
+const FILES_A_COMMIT: u64 = 4;
+/// Fewer commits than these are not worth one, which is a file more in the log for an hour.
+const LEAST_COMMITS: u64 = 2;
 /// How many commits pass before the log is cleared.
 const COMMITS_LOGGED: u64 = 1024;
 /// How often unused files are looked for.
@@ -129,8 +134,10 @@ fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
 pub(crate) struct Upkeep {
     retention: Duration,
     stop: Arc<AtomicBool>,
-    /// The version at which it was last looked, and that at which the log was last cleared.
+    /// The version at which it was last looked, that of the last checkpoint, and that at which the log was last
+    /// cleared.
     looked: u64,
+    checkpointed: u64,
     cleared: u64,
     /// When files were last deleted.
     vacuumed: Instant,
@@ -151,7 +158,16 @@ impl Upkeep {
     pub(crate) fn new(table: &Table, retention: Duration) -> Self {
         let version = table.version();
         let (stop, vacuumed, vectors) = (Arc::default(), Instant::now(), VectorCache::default());
-        Self { retention, stop, looked: version, cleared: version, vacuumed, vectors, running: None }
+        Self {
+            retention,
+            stop,
+            looked: version,
+            checkpointed: version,
+            cleared: version,
+            vacuumed,
+            vectors,
+            running: None,
+        }
     }
 
     /// What has been rewritten since it was last asked, and is to be put in force; tells what else was done.
@@ -183,14 +199,22 @@ impl Upkeep {
 
     /// Begins work where some is due and nobody else in this process works. Returns at once.
     pub(crate) fn begin(&mut self, table: &Table, is_behind: bool) {
-        let is_worn = table.version() >= self.looked + if is_behind { COMMITS_BEHIND } else { COMMITS };
+        let commits = if is_behind { COMMITS_BEHIND } else { COMMITS };
+        let is_worn = table.version() >= self.looked + commits;
+        let is_checkpoint_due = || {
+            let files = table.delta().snapshot().map_or(0, |state| state.log_data().num_files() as u64);
+            table.version() >= self.checkpointed + (files / FILES_A_COMMIT).clamp(LEAST_COMMITS, commits)
+        };
         let is_vacuum_due = self.vacuumed.elapsed() >= VACUUM_EVERY && !is_behind;
-        if self.running.is_some() || !(is_worn || is_vacuum_due) {
+        if self.running.is_some() || !(is_worn || is_vacuum_due || !is_behind && is_checkpoint_due()) {
             return;
         }
         let Ok(permit) = TURN.try_acquire() else { return };
         let is_clearing_due = table.version() >= self.cleared + COMMITS_LOGGED;
-        self.looked = table.version();
+        self.checkpointed = table.version();
+        if is_worn {
+            self.looked = table.version();
+        }
         if is_clearing_due {
             self.cleared = table.version();
         }
@@ -204,7 +228,10 @@ impl Upkeep {
             let _permit = permit;
             let work = async {
                 // Once only: the writer is to learn of each merge before rows are moved on.
-                let rewritten = rewrite(&mut table, &mut vectors, Effort::Usual, &stop).await?;
+                let rewritten = match is_worn {
+                    true => rewrite(&mut table, &mut vectors, Effort::Usual, &stop).await?,
+                    false => None,
+                };
                 checkpoint(&table).await?;
                 let vacuumed = if is_vacuum_due { vacuum(&table, retention).await? } else { Vacuumed::default() };
                 let cleared = if is_clearing_due { clear(&table).await? } else { Cleared::default() };

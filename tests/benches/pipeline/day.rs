@@ -1,7 +1,8 @@
 //! What a table takes to be opened after a day of one commit a second, beside the same rows freshly written.
 //!
 //! The commits follow each other as fast as they can, and the files of the log are given the times that they
-//! would have, so that what is kept for an hour or a week is what would be kept then.
+//! would have, so that what is kept for an hour or a week is what would be kept then. The last of them do come
+//! once a second, as then the work in the background does, and the table is opened between each two.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -24,8 +25,10 @@ const CHANGES: usize = 20;
 const COMMITS: usize = 24 * 3600;
 /// After how many commits the log gets its times.
 const DATED: usize = 500;
-/// How often each is opened, in turns.
+/// The last commits, each with an opening of both in turns.
 const OPENED: usize = 31;
+/// Between two of them.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// What was measured; the medians of the times.
 pub struct Day {
@@ -60,12 +63,14 @@ pub fn measure() -> Result<Day> {
                 date(&log(&worn))?;
             }
         }
-        drop(register);
         let hour = (commits / 24).max(1);
         let [first, last] = [&mut times.clone()[..hour], &mut times[commits - hour..]].map(median);
         scans::write_fresh(&scans::engine(&worn)?, &fresh).await?;
         let (mut open, mut count) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+        let mut due = tokio::time::interval(SECOND);
         for _ in 0..OPENED {
+            register.commit(&some(&mut random, PEOPLE, CHANGES), false).await?;
+            due.tick().await;
             for (of, dir) in [&worn, &fresh].into_iter().enumerate() {
                 let name = TableName::new(&"bench.people".parse()?, TableKind::Rows);
                 let begun = Instant::now();
@@ -77,6 +82,7 @@ pub fn measure() -> Result<Day> {
                 ensure!(answer == PEOPLE.to_string(), "{answer} rows");
             }
         }
+        drop(register);
         let [[worn_open, fresh_open], [worn_count, fresh_count]] =
             [open, count].map(|times| times.map(|mut times| median(&mut times)));
         let log_files = fs::read_dir(log(&worn))?.count();
