@@ -247,6 +247,7 @@ mod tests {
             }
         }
     }
+
     #[tokio::test]
     async fn the_end_of_a_log_is_told_by_its_names() {
         let dir = tempfile::tempdir().unwrap();

@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::oneshot;
 
 use super::KeyIndex;
+use crate::error::BoxError;
 use crate::fold::{Outcome, Pending};
 
 /// Where a writer has its index, if it has one.
@@ -55,8 +56,7 @@ impl Seat {
     fn settle(&mut self) {
         let Some(index) = &mut self.index else { return };
         if let Err(error) = index.settle(std::mem::take(&mut self.is_confirmed)) {
-            tracing::warn!(%error, folder = %index.folder.display(), "the key index cannot be written; it is made anew");
-            self.index = self.index.take().and_then(KeyIndex::anew);
+            self.index = self.index.take().and_then(|index| anew(index, &error));
         }
     }
 
@@ -69,10 +69,7 @@ impl Seat {
         let enter = move || {
             let index = match index.enter_ahead(path, &changes, &rows) {
                 Ok(()) => Some(index),
-                Err(error) => {
-                    tracing::warn!(%error, folder = %index.folder.display(), "the key index cannot be written; it is made anew");
-                    index.anew()
-                }
+                Err(error) => anew(index, &error),
             };
             // Where nobody waits for it any more, it is made anew when it is opened.
             drop(entered.send(index));
@@ -89,6 +86,12 @@ impl Seat {
     pub(crate) fn confirm(&mut self) {
         self.is_confirmed = true;
     }
+}
+
+/// What is left of an index that could not be written.
+fn anew(index: KeyIndex, error: &BoxError) -> Option<KeyIndex> {
+    tracing::warn!(%error, folder = %index.folder.display(), "the key index cannot be written; it is made anew");
+    index.anew()
 }
 
 impl Drop for Seat {

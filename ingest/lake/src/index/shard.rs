@@ -38,6 +38,7 @@ const SLOTS: usize = (PAGE - HEADER) / SLOT;
 const FULL_PERCENT: u64 = 45;
 /// Pages that a new file begins with.
 const FEWEST: u64 = 8;
+
 /// The file.
 pub(super) struct Shard {
     file: File,
@@ -76,22 +77,22 @@ impl Shard {
         if len % PAGE as u64 != 0 {
             return Err("its file of keys was cut off".into());
         }
-        let mut pages = Self { file, pages: len / PAGE as u64, entries: 0 };
-        if pages.pages < FEWEST {
-            for number in pages.pages..FEWEST {
-                pages.write(&mut Page::empty(number))?;
+        let mut shard = Self { file, pages: len / PAGE as u64, entries: 0 };
+        if shard.pages < FEWEST {
+            for number in shard.pages..FEWEST {
+                shard.write(&mut Page::empty(number))?;
             }
-            pages.pages = FEWEST;
+            shard.pages = FEWEST;
         }
         // About, from a few of many: it only decides when the file grows.
-        let step = (pages.pages / 256).max(1) as usize;
+        let step = (shard.pages / 256).max(1) as usize;
         let (mut sampled, mut entries, mut page) = (0, 0, Page::empty(0));
-        for number in (0..pages.pages).step_by(step) {
-            pages.read(number, &mut page)?;
+        for number in (0..shard.pages).step_by(step) {
+            shard.read(number, &mut page)?;
             (sampled, entries) = (sampled + 1, entries + page.len() as u64);
         }
-        pages.entries = entries * pages.pages / sampled;
-        Ok(pages)
+        shard.entries = entries * shard.pages / sampled;
+        Ok(shard)
     }
 
     /// Has all of it on the disk.

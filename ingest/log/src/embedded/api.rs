@@ -430,16 +430,15 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes over the wire is answered or refused. No bytes make a length of more than some
-        /// millions: what the library does with larger ones is told at the head of `embedded`.
+        /// Whatever comes over the wire is answered or refused. However the bytes are read, no length is of more
+        /// than 2²⁵ items: what the library does with larger ones is told at the head of `embedded`.
         #[test]
         fn no_bytes_break_it(
             offered in 0..OFFERED.len(),
             step in 0i16..16,
             body in prop::collection::vec(prop_oneof![
                 8 => Just(&[0u8][..]),
-                1 => Just(&[1][..]),
-                1 => Just(&[0, 7][..]),
+                2 => Just(&[1][..]),
                 1 => Just(&[0xff, 0xff, 0][..]),
             ], 0..150),
         ) {

@@ -71,7 +71,13 @@ fn copy(from: &Path, to: &Path) {
 }
 
 fn fate() -> impl Strategy<Value = Fate> {
-    prop_oneof![5 => Just(Fate::Committed), 1 => Just(Fate::Lost), 2 => Just(Fate::Torn), 1 => Just(Fate::Unanswered), 2 => any::<bool>().prop_map(|is_killed| Fate::Ahead { is_killed })]
+    prop_oneof![
+        5 => Just(Fate::Committed),
+        1 => Just(Fate::Lost),
+        2 => Just(Fate::Torn),
+        1 => Just(Fate::Unanswered),
+        2 => any::<bool>().prop_map(|is_killed| Fate::Ahead { is_killed }),
+    ]
 }
 
 proptest! {
