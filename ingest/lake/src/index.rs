@@ -404,23 +404,31 @@ impl KeyIndex {
         // Those of a file together, so that its places are opened once.
         hits.sort_unstable_by_key(|(place, _, _)| *place);
         let mut places = self.places.reader();
-        for ((file, row), (key, change), entry) in hits {
-            let Some((index, has_places)) = by_number.get(&file) else { continue };
-            let row = if *has_places { places.place(file, row)? } else { row };
-            if live[*index].deleted.contains(u64::from(row)) {
-                continue;
+        for hits in hits.chunk_by(|((file, _), ..), ((next, _), ..)| file == next) {
+            let [((file, _), ..), ..] = hits else { continue };
+            let Some((index, has_places)) = by_number.get(file) else { continue };
+            let mut placed = Vec::with_capacity(hits.len());
+            for ((_, row), ..) in hits {
+                placed.push(if *has_places { places.place(*file, *row)? } else { *row });
             }
-            let is_newer = !entry.is_before(change);
-            if !is_newer {
-                rows.entry(*index).or_default().insert(u64::from(row));
-                found.partitions.push(entry.partition);
-            }
-            let is_valued = wanted.valued.contains(key);
-            if is_valued {
-                valued.entry(*index).or_default().push((row, *key));
-            }
-            if is_valued || is_newer {
-                found.present.insert(*key, Present { is_newer, values: (no_values.clone(), 0) });
+            // Nearly always nothing, so that it is looked at all together and not row by row.
+            let gone = &placed.iter().map(|row| u64::from(*row)).collect::<RoaringTreemap>() & &*live[*index].deleted;
+            for (row, (_, (key, change), entry)) in placed.into_iter().zip(hits) {
+                if gone.contains(u64::from(row)) {
+                    continue;
+                }
+                let is_newer = !entry.is_before(change);
+                if !is_newer {
+                    rows.entry(*index).or_default().insert(u64::from(row));
+                    found.partitions.push(entry.partition);
+                }
+                let is_valued = wanted.valued.contains(key);
+                if is_valued {
+                    valued.entry(*index).or_default().push((row, *key));
+                }
+                if is_valued || is_newer {
+                    found.present.insert(*key, Present { is_newer, values: (no_values.clone(), 0) });
+                }
             }
         }
         for (index, mut rows) in valued {

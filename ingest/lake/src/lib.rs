@@ -7,6 +7,7 @@
 //! lose an answer; [`writer`] says how. Any Delta reader reads the result.
 
 mod changes;
+mod checkpoint_cache;
 mod choice;
 mod cluster;
 mod compact;

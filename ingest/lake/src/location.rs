@@ -22,6 +22,7 @@ use ruam_event::{DatasetId, Secret};
 use url::Url;
 use uuid::Uuid;
 
+use crate::checkpoint_cache::CheckpointCache;
 use crate::durable::DurableFileSystem;
 use crate::error::{BoxError, LakeError, is_disk_full};
 
@@ -192,10 +193,10 @@ impl Lake {
         let path = format!("{}/{}/", name.dataset.agency(), name.table());
         let location = self.url.join(&path).map_err(|error| LakeError::table("locate", name, error))?;
         let config = StorageConfig::default();
-        let prefixed = config
-            .decorate_store(self.root.clone(), &location)
-            .map_err(|error| LakeError::table("locate", name, error))?;
-        Ok(default_logstore(Arc::new(prefixed), self.root.clone(), &location, &config))
+        let root: Arc<dyn ObjectStore> = Arc::new(CheckpointCache::new(self.root.clone()));
+        let prefixed =
+            config.decorate_store(root.clone(), &location).map_err(|error| LakeError::table("locate", name, error))?;
+        Ok(default_logstore(Arc::new(prefixed), root, &location, &config))
     }
 
     /// The store that the whole lake lies in, and its address, for engines that read it.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use delta_kernel::actions::deletion_vector::{DeletionVectorDescriptor as KernelDescriptor, DeletionVectorStorageType};
 use deltalake::DeltaTable;
 use deltalake::kernel::{Action, Add, DeletionVectorDescriptor, LogicalFileView, Remove, StorageType};
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use roaring::RoaringTreemap;
@@ -43,6 +44,11 @@ struct Known {
 /// Vector Format").
 const FORM: u8 = 1;
 const MAGIC: [u8; 4] = 1_681_511_377_u32.to_le_bytes();
+/// What stands before and after the rows of a vector: its size, what it is, and its checksum.
+const AROUND: usize = 4 + MAGIC.len() + 4;
+
+/// How many vectors are read at the same time: each is a request of a store.
+const AT_ONCE: usize = 8;
 
 /// What is replaced within this time of being written needs no tombstone.
 const YOUNG: Duration = Duration::from_secs(300);
@@ -91,21 +97,30 @@ impl VectorCache {
     /// The live files of a table with their vectors. A vector that was read before is not read
     /// again.
     pub(crate) async fn files(&mut self, table: &DeltaTable) -> Result<Vec<DataFile>, BoxError> {
-        let mut known = HashMap::new();
-        let mut files = Vec::new();
-        for view in table.snapshot()?.log_data().iter() {
+        let views: Vec<_> = table.snapshot()?.log_data().iter().collect();
+        let with_known = views.into_iter().map(|view| {
             let path = view.path().into_owned();
-            let descriptor = view.deletion_vector_descriptor();
-            let (deleted, written) = match (self.known.remove(&path), &descriptor) {
-                (Some(same), _) if same.descriptor == descriptor => (same.deleted, same.written),
-                (_, None) => Default::default(),
-                (_, Some(descriptor)) => (Arc::new(read(table, descriptor).await?), None),
-            };
-            known.insert(path, Known { descriptor, deleted: deleted.clone(), written });
-            files.push(DataFile { view, deleted, written });
-        }
-        self.known = known;
-        Ok(files)
+            (view, self.known.remove(&path))
+        });
+        let files: Vec<_> = stream::iter(with_known.collect::<Vec<_>>())
+            .map(async |(view, known)| {
+                let descriptor = view.deletion_vector_descriptor();
+                let (deleted, written) = match (known, &descriptor) {
+                    (Some(same), _) if same.descriptor == descriptor => (same.deleted, same.written),
+                    (_, None) => Default::default(),
+                    (_, Some(descriptor)) => (Arc::new(read(table, descriptor).await?), None),
+                };
+                Ok::<_, BoxError>((DataFile { view, deleted, written }, descriptor))
+            })
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        let known = |(file, descriptor): &(DataFile, Option<DeletionVectorDescriptor>)| {
+            let (deleted, written) = (file.deleted.clone(), file.written);
+            (file.view.path().into_owned(), Known { descriptor: descriptor.clone(), deleted, written })
+        };
+        self.known = files.iter().map(known).collect();
+        Ok(files.into_iter().map(|(file, _)| file).collect())
     }
 }
 
@@ -180,7 +195,9 @@ pub(crate) async fn write(
         return Ok(Vec::new());
     }
     let id = uuid::Uuid::new_v4();
-    let (mut descriptors, mut bytes) = (Vec::with_capacity(vectors.len()), vec![FORM]);
+    let size: usize = vectors.iter().map(|rows| rows.serialized_size() + AROUND).sum();
+    let (mut descriptors, mut bytes) = (Vec::with_capacity(vectors.len()), Vec::with_capacity(1 + size));
+    bytes.push(FORM);
     for rows in vectors {
         let (offset, size) = (bytes.len(), MAGIC.len() + rows.serialized_size());
         bytes.extend(u32::try_from(size)?.to_be_bytes());

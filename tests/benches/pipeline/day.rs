@@ -25,21 +25,23 @@ const CHANGES: usize = 20;
 const COMMITS: usize = 24 * 3600;
 /// After how many commits the log gets its times.
 const DATED: usize = 500;
-/// The last commits, each with an opening of both in turns.
+/// The last commits, after each of which both are opened.
 const OPENED: usize = 31;
+/// So often each, in turns: the first after a pause finds a machine that has gone to sleep, whatever the table.
+const TURNS: usize = 5;
 /// Between two of them.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What was measured; the medians of the times.
+/// What was measured.
 pub struct Day {
     pub commits: usize,
-    /// Of a commit in the first and in the last hour.
+    /// The median of a commit in the first and in the last hour.
     pub first: Duration,
     pub last: Duration,
-    /// To open the table.
+    /// To open the table; medians.
     pub worn: Duration,
     pub fresh: Duration,
-    /// To open it and count its rows.
+    /// To open it and count its rows; medians.
     pub worn_count: Duration,
     pub fresh_count: Duration,
     /// Files of the log.
@@ -71,7 +73,7 @@ pub fn measure() -> Result<Day> {
         for _ in 0..OPENED {
             register.commit(&some(&mut random, PEOPLE, CHANGES), false).await?;
             due.tick().await;
-            for (of, dir) in [&worn, &fresh].into_iter().enumerate() {
+            for (of, dir) in [&worn, &fresh].into_iter().enumerate().cycle().take(2 * TURNS) {
                 let name = TableName::new(&"bench.people".parse()?, TableKind::Rows);
                 let begun = Instant::now();
                 register::lake(dir)?.table(&name).await?;

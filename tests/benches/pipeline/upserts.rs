@@ -22,7 +22,7 @@ const SIZES: [u64; 3] = [1, 5, 20];
 const COMPARED: u64 = 5;
 /// The rows of a measured commit, and how many of those.
 pub const CHANGES: usize = 10_000;
-const COMMITS: usize = 60;
+const COMMITS: usize = 150;
 /// How many commits' rows are made before they are committed.
 const AT_A_TIME: usize = 15;
 /// The rows of a commit that fills the table.

@@ -45,6 +45,8 @@ impl Pages {
             parts[shard_of(*key)].1.push((number, *key));
         }
         let looked = on_threads(keys.len(), &mut parts, |(shard, keys)| {
+            // From the file's beginning to its end: what the system knows of neighbours lies together.
+            keys.sort_unstable_by_key(|(_, key)| shard.number(*key));
             let mut page = Page::empty(0);
             keys.iter()
                 .map(|(number, key)| Ok((*number, shard.look_up(*key, &mut page)?)))
