@@ -24,7 +24,7 @@ use datafusion::common::Result;
 use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, ident, lit};
 use deltalake::DeltaTable;
-use ruam_lake::{Lake, LakeError, LiveFiles, TableKind, TableName};
+use ruam_lake::{AsOf, Lake, LakeError, LiveFile, LiveFiles, TableKind, TableName};
 
 use crate::engine::QueryDataset;
 use crate::error::external;
@@ -86,6 +86,16 @@ impl Tables {
     pub(crate) async fn table(&self, name: &TableName) -> Result<Option<DeltaTable>> {
         let mut known = self.known.lock().await;
         Ok(self.look(&mut known, name).await?.map(|known| known.table.clone()))
+    }
+
+    /// A table as it was, with the files that it had.
+    ///
+    /// # Errors
+    /// Where it is not kept as it was then, or nothing has been written to it.
+    pub(crate) async fn as_of(&self, name: &TableName, as_of: AsOf) -> Result<(DeltaTable, Arc<[LiveFile]>)> {
+        let table = self.lake.table_as_of(name, as_of).await.map_err(external)?;
+        let files = LiveFiles::default().of(name, &table).await.map_err(external)?;
+        Ok((table, files))
     }
 
     async fn look<'a>(

@@ -13,8 +13,11 @@ use ruam_event::DatasetSpec;
 use ruam_lake::{Lake, TableName};
 
 use crate::catalog::{self, CATALOG, Tables};
+use crate::dialect;
 use crate::error::QueryError;
+use crate::functions;
 use crate::table_changes::TableChanges;
+use crate::time_travel::TimeTravel;
 
 /// A dataset as queries see it.
 #[derive(Debug)]
@@ -57,16 +60,10 @@ impl Engine {
     /// # Errors
     /// Where DataFusion cannot be set up.
     pub fn new(lake: Lake, datasets: Vec<Arc<QueryDataset>>, settings: EngineSettings) -> Result<Self, QueryError> {
-        let config = SessionConfig::new()
-            .with_default_catalog_and_schema(CATALOG, CATALOG)
-            .with_create_default_catalog_and_schema(false)
-            .with_information_schema(true)
-            // Rows keep the order of their files, so that a query without one is repeatable.
-            .set_bool("datafusion.sql_parser.enable_ident_normalization", true);
         let runtime = RuntimeEnvBuilder::new().with_memory_limit(settings.memory, 1.0).build_arc()?;
         let (url, store) = lake.object_store();
         runtime.register_object_store(&base_of(url), store);
-        let session = SessionContext::new_with_config_rt(config, runtime);
+        let session = SessionContext::new_with_config_rt(config(), runtime);
         register(&session, &Arc::new(Tables::new(lake.clone(), false)), &datasets)?;
         Ok(Self { session: Arc::new(session), lake, datasets })
     }
@@ -118,9 +115,21 @@ impl Pinned {
     }
 }
 
-/// Makes tables known to a session, and the function that tells their changes.
+/// How statements are understood.
+pub(crate) fn config() -> SessionConfig {
+    SessionConfig::new()
+        .with_default_catalog_and_schema(CATALOG, CATALOG)
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true)
+        // A moment that is written with its zone is that moment; none would be the time as it stands there.
+        .set_str("datafusion.execution.time_zone", "UTC")
+}
+
+/// Makes tables known to a session, and the functions.
 fn register(session: &SessionContext, tables: &Arc<Tables>, datasets: &[Arc<QueryDataset>]) -> Result<(), QueryError> {
     session.register_catalog(CATALOG, catalog::catalog(tables, datasets)?);
+    functions::register(session);
+    session.register_relation_planner(Arc::new(TimeTravel { tables: tables.clone(), datasets: datasets.to_vec() }))?;
     let changes = TableChanges { tables: tables.clone(), datasets: datasets.to_vec() };
     session.register_udtf(TableChanges::NAME, Arc::new(changes));
     Ok(())
@@ -128,7 +137,12 @@ fn register(session: &SessionContext, tables: &Arc<Tables>, datasets: &[Arc<Quer
 
 async fn answer(session: &SessionContext, sql: &str) -> Result<SendableRecordBatchStream, QueryError> {
     let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(true);
-    let frame = session.sql_with_options(sql, read_only).await.map_err(|error| explain(session, error))?;
+    let plan = async {
+        let plan = session.state().statement_to_plan(dialect::parse(sql)?).await?;
+        read_only.verify_plan(&plan)?;
+        session.execute_logical_plan(plan).await
+    };
+    let frame = plan.await.map_err(|error| explain(session, error))?;
     Ok(frame.execute_stream().await?)
 }
 

@@ -8,15 +8,18 @@
 //! bounded, and what does not fit goes to disk.
 
 mod catalog;
+mod dialect;
 pub mod engine;
 mod error;
 pub mod extract;
 pub mod format;
+mod functions;
 mod history;
 mod live_rows;
 pub mod pg;
 mod scan;
 mod table_changes;
+mod time_travel;
 mod versions;
 
 pub use engine::{Engine, EngineSettings, Pinned, QueryDataset};

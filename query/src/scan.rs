@@ -52,7 +52,12 @@ impl LakeTable {
     /// Where the table was not loaded.
     pub(crate) fn new(table: DeltaTable, files: Arc<[LiveFile]>) -> Result<Self> {
         let schema = table.snapshot().map_err(external)?.snapshot().arrow_schema();
-        Ok(Self { table, files, schema })
+        Ok(Self::with_schema(table, files, schema))
+    }
+
+    /// The table as if it had some columns; those that its files do not have are null.
+    pub(crate) fn with_schema(table: DeltaTable, files: Arc<[LiveFile]>, schema: SchemaRef) -> Self {
+        Self { table, files, schema }
     }
 
     /// Whether all that a table's log says of its columns is understood here: columns that are not in

@@ -48,6 +48,12 @@ pub fn changes_lead_from_version_to_version() -> Result<()> {
          where v.committed_at <> c._commit_timestamp or v.records is null",
     )?;
     ensure!(fits == values(&[&["0"]]), "{fits:?}");
+    // A table as it was has the rows that the changes up to then had left.
+    for version in [&from, &to] {
+        let left = installation.ask(&LEFT.replace("'bora.person', 0", &format!("'bora.person', 0, {version}")))?;
+        let was = installation.ask(&ROWS.replace("bora.person", &format!("bora.person version as of {version}")))?;
+        ensure!(left == was && !was.is_empty(), "version {version}: {} and {} rows", left.len(), was.len());
+    }
     let rejects = installation.ask(
         "select count(*) = (select count(*) from bora.person__rejects) from table_changes('bora.person__rejects', 0)",
     )?;

@@ -17,7 +17,8 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("ruam-lake", &["ruam-event"]),
     ("ruam-transform", &["ruam-event"]),
     ("ruam-connectors", &["ruam-event"]),
-    ("ruam-query", &["ruam-event", "ruam-lake"]),
+    // Questions are judged by the same rules as what comes in: `thai_id_valid` is the type's own.
+    ("ruam-query", &["ruam-event", "ruam-lake", "ruam-transform"]),
     ("ruam", &["ruam-connectors", "ruam-event", "ruam-lake", "ruam-log", "ruam-query", "ruam-transform"]),
     ("ruam-tests", &["ruam", "ruam-connectors", "ruam-event", "ruam-lake", "ruam-log", "ruam-query", "ruam-transform"]),
 ];

@@ -93,6 +93,11 @@ pub fn of_column(spec: &DatasetSpec, column: &ColumnSpec) -> Result<Arc<dyn Sema
     Ok(semantic)
 }
 
+/// A type as it is without options; none where there is no such type, or it cannot be without.
+pub fn of_name(name: &str) -> Option<Arc<dyn SemanticType>> {
+    construct(name, &toml::Table::new())?.ok()
+}
+
 /// What is wrong with a `with` table.
 #[derive(Debug)]
 pub struct OptionError {

@@ -5,6 +5,7 @@ use std::io;
 use deltalake::DeltaTableError;
 use ruam_event::{Classify, DatasetId, Fault, TopicId};
 
+use crate::as_of::AsOf;
 use crate::location::TableName;
 
 /// A fault whose table and operation the caller knows and puts to it.
@@ -90,6 +91,16 @@ pub enum LakeError {
         what: String,
         /// The first version that the log still tells of.
         oldest: u64,
+    },
+    /// A table is not kept as it was.
+    #[error(
+        "table `{table}` is not kept as of {as_of}: of what is older than an hour one version an hour is, for worker.retention_hours. `select * from ruam.versions where table_name = '{table}'` lists them"
+    )]
+    NotKept {
+        /// The table.
+        table: TableName,
+        /// What was asked for.
+        as_of: AsOf,
     },
     /// The declaration of a dataset does not fit its table any more.
     #[error("what `{dataset}` declares does not fit its table any more: {problem}. {remedy}")]
@@ -199,6 +210,7 @@ impl Classify for LakeError {
             | Self::NoProgress { .. }
             | Self::NoVersion { .. }
             | Self::VersionGone { .. }
+            | Self::NotKept { .. }
             | Self::Batch { .. } => Fault::Operator,
         }
     }

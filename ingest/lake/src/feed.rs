@@ -119,6 +119,34 @@ pub async fn versions(name: &TableName, table: &DeltaTable) -> Result<Vec<Versio
     read.await.map_err(|source| LakeError::table("read the log of", name, source))
 }
 
+/// The version that a table was in at a time, in microseconds since 1970-01-01 UTC; none where its log does not
+/// tell any more.
+pub(crate) async fn version_at(name: &TableName, table: &DeltaTable, time: i64) -> Result<Option<u64>, LakeError> {
+    let find = async {
+        let versions = logged(table).await?;
+        // Each entry is a request: a few of them tell, as they were committed one after another.
+        let (mut before, mut after) = (0, versions.len());
+        while before < after {
+            let middle = before.midpoint(after);
+            let actions = entry(table, versions[middle]).await?.ok_or("its log was cleared meanwhile: ask again")?;
+            match commit_info(&actions).and_then(committed_at) {
+                Some(at) if at > time => after = middle,
+                _ => before = middle + 1,
+            }
+        }
+        let (known, next) = versions.split_at(before);
+        let version = known.last().copied();
+        Ok::<_, BoxError>(version.filter(|version| next.first().is_none_or(|next| *next == version + 1)))
+    };
+    find.await.map_err(|source| LakeError::table("read the log of", name, source))
+}
+
+/// Whether a table's log still tells of a version.
+pub(crate) async fn is_logged(name: &TableName, table: &DeltaTable, version: u64) -> Result<bool, LakeError> {
+    let logged = logged(table).await.map_err(|source| LakeError::table("list the log of", name, source))?;
+    Ok(logged.binary_search(&version).is_ok())
+}
+
 /// Something that a version needs and that is no longer there.
 struct Missing {
     version: u64,

@@ -6,6 +6,7 @@
 //! Guaranteed: each record of a topic takes effect exactly once, however often writers crash, race or
 //! lose an answer; [`writer`] says how. Any Delta reader reads the result.
 
+mod as_of;
 mod changes;
 mod checkpoint_cache;
 mod choice;
@@ -32,6 +33,7 @@ mod vacuum;
 mod vectors;
 pub mod writer;
 
+pub use as_of::AsOf;
 pub use changes::changes_schema;
 pub use compact::Compacted;
 pub use error::LakeError;

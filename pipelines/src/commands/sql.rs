@@ -19,6 +19,10 @@ use crate::deployment::{Deployment, Place};
 /// versions. ruam.datasets, ruam.columns, ruam.rejects and ruam.versions tell about all of them.
 /// The tables are read as they are; nothing has to be running.
 ///
+/// A table as it was: agency.dataset version as of 7, or agency.dataset timestamp as of '2026-01-31
+/// 12:00:00Z'. Functions for Thai data: be_date(text), be_text(date), fiscal_year(date),
+/// thai_id_valid(text), baht_text(amount).
+///
 /// Example: ruam sql "select level, count(*) from dopa.administrative_area group by level"
 #[derive(Debug, clap::Args)]
 pub(crate) struct Sql {

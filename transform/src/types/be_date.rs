@@ -146,6 +146,18 @@ fn be_to_ce(year: i32, month: u32, day: u32) -> Option<NaiveDate> {
     NaiveDate::from_ymd_opt(ce, month, day)
 }
 
+/// The year of the Buddhist era that a day is in.
+pub fn be_year(date: NaiveDate) -> i32 {
+    let is_before_1941 = date.year() < 1941;
+    date.year() + if is_before_1941 && date.month() < 4 { 542 } else { 543 }
+}
+
+/// A day as it is written in full, such as `15 มีนาคม 2530`.
+pub fn write(date: NaiveDate) -> String {
+    let (month, _, _) = MONTHS[date.month0() as usize];
+    format!("{} {month} {}", date.day(), be_year(date))
+}
+
 /// Day, month, year, the digits of the year, and the era where it is named.
 fn arrange(text: &str) -> Result<(u32, u32, u32, usize, Option<Era>), Reason> {
     use Token::{Era as E, Month, Number};
@@ -328,11 +340,6 @@ mod tests {
         }
     }
 
-    /// The year of the Buddhist era of a day, by the law as it stands at the head of this file.
-    fn be_year(date: NaiveDate) -> i32 {
-        if date < NaiveDate::from_ymd_opt(1941, 1, 1).unwrap() && date.month() < 4 { date.year() + 542 } else { date.year() + 543 }
-    }
-
     proptest! {
         #[test]
         fn every_day_in_every_spelling(days in FIRST_DAY..68_666, style in 0..5) {
@@ -347,6 +354,7 @@ mod tests {
                 _ => format!("{y}-{m}-{d}").chars().map(|c| c.to_digit(10).map_or(c, |digit| char::from_u32('๐' as u32 + digit).unwrap())).collect(),
             };
             prop_assert_eq!(be_date("").parse(&text), Ok(days), "{}", text);
+            prop_assert_eq!(be_date("").parse(&write(day)), Ok(days), "{}", write(day));
         }
 
         #[test]

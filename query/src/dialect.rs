@@ -1,0 +1,117 @@
+//! The SQL that is understood: PostgreSQL's, with tables as they were (`VERSION AS OF`, `TIMESTAMP AS OF`) and
+//! a few conveniences of other engines.
+
+use datafusion::error::{DataFusionError, Result};
+use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use std::any::TypeId;
+
+/// Reads one statement.
+///
+/// # Errors
+/// Where it is none, or more than one.
+pub(crate) fn parse(sql: &str) -> Result<Statement> {
+    let mut statements = DFParserBuilder::new(sql).with_dialect(&RuamDialect).build()?.parse_statements()?;
+    match (statements.pop_front(), statements.len()) {
+        (Some(statement), 0) => Ok(statement),
+        (None, _) => Err(DataFusionError::Plan("there is no statement. Write one, such as select 1".to_owned())),
+        (Some(_), more) => Err(DataFusionError::Plan(format!("there are {} statements. Ask one at a time", more + 1))),
+    }
+}
+
+#[derive(Debug)]
+struct RuamDialect;
+
+const POSTGRES: PostgreSqlDialect = PostgreSqlDialect {};
+
+/// What is as PostgreSQL has it, and what else is understood.
+macro_rules! dialect {
+    (postgres { $($postgres:ident,)* } also { $($also:ident,)* }) => {
+        impl Dialect for RuamDialect {
+            fn dialect(&self) -> TypeId {
+                POSTGRES.dialect()
+            }
+
+            fn identifier_quote_style(&self, identifier: &str) -> Option<char> {
+                POSTGRES.identifier_quote_style(identifier)
+            }
+
+            fn is_delimited_identifier_start(&self, ch: char) -> bool {
+                POSTGRES.is_delimited_identifier_start(ch)
+            }
+
+            fn is_identifier_start(&self, ch: char) -> bool {
+                POSTGRES.is_identifier_start(ch)
+            }
+
+            fn is_identifier_part(&self, ch: char) -> bool {
+                POSTGRES.is_identifier_part(ch)
+            }
+
+            fn is_reserved_for_identifier(&self, keyword: Keyword) -> bool {
+                POSTGRES.is_reserved_for_identifier(keyword)
+            }
+
+            fn is_custom_operator_part(&self, ch: char) -> bool {
+                POSTGRES.is_custom_operator_part(ch)
+            }
+
+            fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {
+                POSTGRES.get_next_precedence(parser)
+            }
+
+            fn prec_value(&self, precedence: Precedence) -> u8 {
+                POSTGRES.prec_value(precedence)
+            }
+
+            $(fn $postgres(&self) -> bool {
+                POSTGRES.$postgres()
+            })*
+
+            $(fn $also(&self) -> bool {
+                true
+            })*
+        }
+    };
+}
+
+dialect! {
+    postgres {
+        supports_unicode_string_literal,
+        supports_filter_during_aggregation,
+        supports_group_by_expr,
+        allow_extract_custom,
+        allow_extract_single_quotes,
+        supports_explain_with_utility_options,
+        supports_factorial_operator,
+        supports_bitwise_shift_operators,
+        supports_named_fn_args_with_colon_operator,
+        supports_named_fn_args_with_expr_name,
+        supports_empty_projections,
+        supports_nested_comments,
+        supports_string_escape_constant,
+        supports_numeric_literal_underscores,
+        supports_array_typedef_with_brackets,
+        supports_geometric_types,
+        supports_set_names,
+        supports_notnull_operator,
+        supports_interval_options,
+        supports_select_wildcard_with_alias,
+        supports_comma_separated_trim,
+    }
+    also {
+        supports_table_versioning,
+        supports_select_wildcard_except,
+        supports_select_wildcard_exclude,
+        supports_select_wildcard_replace,
+        supports_group_by_with_modifier,
+        supports_parens_around_table_factor,
+        supports_values_as_table_factor,
+        supports_window_function_null_treatment_arg,
+        supports_window_clause_named_window_reference,
+        support_map_literal_syntax,
+        supports_dictionary_syntax,
+    }
+}
