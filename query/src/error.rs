@@ -73,7 +73,7 @@ fn plain(error: &DataFusionError) -> String {
             return format!("{statement} is refused: SQL only reads here. Tables change by events alone");
         }
     }
-    if let DataFusionError::SQL(parser, _) = error {
+    if let DataFusionError::SQL(parser, _) = error.find_root() {
         return parser.to_string().trim_start_matches("sql parser error: ").to_owned();
     }
     let kinds = [

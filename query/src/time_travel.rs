@@ -261,7 +261,8 @@ mod tests {
         }
         for (sql, expected) in [
             ("select * from a.b version as of 3", "there is no version 3 of table `a.b` yet: the newest is 2"),
-            ("select * from a.b timestamp as of '2020-01-01'", "table `a.b` is not kept as of 2020-01-01 00:00:00 UTC"),
+            ("select * from a.b timestamp as of '2020-01-01'", "table `a.b` began after 2020-01-01 00:00:00 UTC"),
+            ("select * from a.b version as off 1", "Expected: end of statement, found: as at Line: 1, Column: 27"),
             ("select * from a.b timestamp as of number", "No field named number"),
             ("select * from a.b timestamp as of random()", "as of: random() is not known before the question is"),
             ("select * from a.b timestamp as of null", "as of: "),

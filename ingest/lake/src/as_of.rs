@@ -11,7 +11,7 @@ use chrono::DateTime;
 use deltalake::DeltaTable;
 
 use crate::error::LakeError;
-use crate::feed;
+use crate::feed::{self, VersionAt};
 use crate::location::{Lake, TableName};
 
 /// Which state of a table is meant.
@@ -49,7 +49,11 @@ impl Lake {
                 return Err(LakeError::NoVersion { table: name.clone(), version, newest });
             }
             AsOf::Version(version) => version,
-            AsOf::Time(time) => feed::version_at(name, &table, time).await?.ok_or_else(not_kept)?,
+            AsOf::Time(time) => match feed::version_at(name, &table, time).await? {
+                VersionAt::Known(version) => version,
+                VersionAt::NotBegun => return Err(LakeError::NotBegun { table: name.clone(), as_of }),
+                VersionAt::NotKept => return Err(not_kept()),
+            },
         };
         if version == newest {
             return Ok(table);

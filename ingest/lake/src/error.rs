@@ -102,6 +102,16 @@ pub enum LakeError {
         /// What was asked for.
         as_of: AsOf,
     },
+    /// A table did not exist yet.
+    #[error(
+        "table `{table}` began after {as_of}. `select * from ruam.versions where table_name = '{table}'` says when"
+    )]
+    NotBegun {
+        /// The table.
+        table: TableName,
+        /// What was asked for.
+        as_of: AsOf,
+    },
     /// The declaration of a dataset does not fit its table any more.
     #[error("what `{dataset}` declares does not fit its table any more: {problem}. {remedy}")]
     Incompatible {
@@ -211,6 +221,7 @@ impl Classify for LakeError {
             | Self::NoVersion { .. }
             | Self::VersionGone { .. }
             | Self::NotKept { .. }
+            | Self::NotBegun { .. }
             | Self::Batch { .. } => Fault::Operator,
         }
     }

@@ -119,9 +119,18 @@ pub async fn versions(name: &TableName, table: &DeltaTable) -> Result<Vec<Versio
     read.await.map_err(|source| LakeError::table("read the log of", name, source))
 }
 
-/// The version that a table was in at a time, in microseconds since 1970-01-01 UTC; none where its log does not
-/// tell any more.
-pub(crate) async fn version_at(name: &TableName, table: &DeltaTable, time: i64) -> Result<Option<u64>, LakeError> {
+/// What a log says of a table at a time.
+pub(crate) enum VersionAt {
+    /// It was in this version.
+    Known(u64),
+    /// It did not exist yet.
+    NotBegun,
+    /// What it was is not told any more.
+    NotKept,
+}
+
+/// The version that a table was in at a time, in microseconds since 1970-01-01 UTC.
+pub(crate) async fn version_at(name: &TableName, table: &DeltaTable, time: i64) -> Result<VersionAt, LakeError> {
     let find = async {
         let versions = logged(table).await?;
         // Each entry is a request: a few of them tell, as they were committed one after another.
@@ -134,9 +143,13 @@ pub(crate) async fn version_at(name: &TableName, table: &DeltaTable, time: i64) 
                 _ => before = middle + 1,
             }
         }
-        let (known, next) = versions.split_at(before);
-        let version = known.last().copied();
-        Ok::<_, BoxError>(version.filter(|version| next.first().is_none_or(|next| *next == version + 1)))
+        let (known, later) = versions.split_at(before);
+        Ok::<_, BoxError>(match (known.last(), later.first()) {
+            (Some(version), None) => VersionAt::Known(*version),
+            (Some(version), Some(next)) if *next == version + 1 => VersionAt::Known(*version),
+            (None, Some(0)) => VersionAt::NotBegun,
+            _ => VersionAt::NotKept,
+        })
     };
     find.await.map_err(|source| LakeError::table("read the log of", name, source))
 }

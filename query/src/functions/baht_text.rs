@@ -10,25 +10,28 @@ use arrow::array::{ArrayRef, AsArray, StringArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Decimal128Type};
 use datafusion::common::Result;
-use datafusion::logical_expr::{ScalarUDF, Signature, TypeSignature, Volatility};
+use datafusion::logical_expr::{ScalarUDF, Signature, Volatility};
 
 use super::function as of_column;
+use crate::error::{QueryError, external};
 
 const DIGITS: [&str; 10] = ["", "หนึ่ง", "สอง", "สาม", "สี่", "ห้า", "หก", "เจ็ด", "แปด", "เก้า"];
 const PLACES: [&str; 6] = ["", "สิบ", "ร้อย", "พัน", "หมื่น", "แสน"];
 const MILLION: u128 = 1_000_000;
 
 pub(super) fn function() -> ScalarUDF {
-    let signature = Signature::one_of(
-        vec![TypeSignature::Numeric(1), TypeSignature::Exact(vec![DataType::Null])],
-        Volatility::Immutable,
-    );
     let texts = |amounts: &ArrayRef| -> Result<ArrayRef> {
+        let found = amounts.data_type();
+        if !(found.is_numeric() || found.is_null()) {
+            let (function, usage) = ("baht_text", "baht_text(amount)");
+            return Err(external(QueryError::Call { function, problem: format!("{found} is not an amount"), usage }));
+        }
         // What is no amount, or has more than 36 digits, is null.
         let amounts = cast_with_options(amounts, &DataType::Decimal128(38, 2), &CastOptions::default())?;
         let amounts = amounts.as_primitive::<Decimal128Type>();
         Ok(Arc::new(amounts.iter().map(|satang| satang.map(baht_text)).collect::<StringArray>()))
     };
+    let signature = Signature::any(1, Volatility::Immutable);
     of_column("baht_text", signature, DataType::Utf8, texts)
 }
 
