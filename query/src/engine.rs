@@ -16,6 +16,7 @@ use crate::catalog::{self, CATALOG, Tables};
 use crate::dialect;
 use crate::error::QueryError;
 use crate::functions;
+use crate::like_escape::LikeEscape;
 use crate::table_changes::TableChanges;
 use crate::time_travel::TimeTravel;
 
@@ -129,6 +130,7 @@ pub(crate) fn config() -> SessionConfig {
 fn register(session: &SessionContext, tables: &Arc<Tables>, datasets: &[Arc<QueryDataset>]) -> Result<(), QueryError> {
     session.register_catalog(CATALOG, catalog::catalog(tables, datasets)?);
     functions::register(session);
+    session.add_analyzer_rule(Arc::new(LikeEscape));
     session.register_relation_planner(Arc::new(TimeTravel { tables: tables.clone(), datasets: datasets.to_vec() }))?;
     let changes = TableChanges { tables: tables.clone(), datasets: datasets.to_vec() };
     session.register_udtf(TableChanges::NAME, Arc::new(changes));

@@ -10,6 +10,7 @@
 //! | `fiscal_year(date)` | the fiscal year of the Thai state, by the Buddhist era |
 //! | `thai_id_valid(text)` | whether it is the number of a citizen or resident |
 //! | `baht_text(amount)` | an amount in words, as on a cheque |
+//! | `version()` | what clients of PostgreSQL expect there |
 //!
 //! Null in is null out. None of them fails on a value.
 
@@ -28,6 +29,7 @@ mod be_date;
 mod day;
 mod fiscal_year;
 mod thai_id_valid;
+mod version;
 
 /// Makes the functions known to a session.
 pub(crate) fn register(session: &SessionContext) {
@@ -36,6 +38,7 @@ pub(crate) fn register(session: &SessionContext) {
     session.register_udf(fiscal_year::function());
     session.register_udf(thai_id_valid::function());
     session.register_udf(baht_text::function());
+    session.register_udf(version::function());
 }
 
 /// A function of one column.

@@ -15,6 +15,7 @@ pub mod extract;
 pub mod format;
 mod functions;
 mod history;
+mod like_escape;
 mod live_rows;
 pub mod pg;
 mod scan;

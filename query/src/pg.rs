@@ -11,7 +11,6 @@ use datafusion::common::ParamValues;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::ast::Statement;
-use datafusion_postgres::DfSessionService;
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
 use datafusion_postgres::hooks::cursor::CursorStatementHook;
@@ -34,6 +33,13 @@ use crate::catalog::CATALOG;
 use crate::engine::Engine;
 use crate::error::QueryError;
 
+mod queries;
+mod regtype;
+mod savepoints;
+
+use queries::Queries;
+use savepoints::Savepoints;
+
 const MAX_CONNECTIONS: usize = 1000;
 
 /// A server that has not begun yet.
@@ -50,15 +56,17 @@ impl PgServer {
     pub fn new(engine: &Engine, listener: TcpListener) -> Result<Self, QueryError> {
         let session = engine.session();
         setup_pg_catalog(&session, CATALOG, EmptyContextProvider).map_err(QueryError::Statement)?;
+        session.register_udf(regtype::function());
         let hooks: Vec<Arc<dyn QueryHook>> = vec![
             Arc::new(ReadOnly),
+            Arc::new(Savepoints),
             Arc::new(CursorStatementHook),
             Arc::new(SetShowHook),
             Arc::new(TransactionStatementHook),
         ];
         let connections = Arc::new(ConnectionManager::new());
         let handlers = Handlers {
-            queries: Arc::new(DfSessionService::new_with_hooks(session, hooks)),
+            queries: Arc::new(Queries::new(session, hooks)),
             cancel: Arc::new(DefaultCancelHandler::new(connections.clone())),
             startup: Arc::new(Startup { connections }),
         };
@@ -121,7 +129,7 @@ impl NoopStartupHandler for Startup {
 }
 
 struct Handlers {
-    queries: Arc<DfSessionService>,
+    queries: Arc<Queries>,
     cancel: Arc<DefaultCancelHandler>,
     startup: Arc<Startup>,
 }
@@ -166,6 +174,8 @@ impl ReadOnly {
                 | Statement::StartTransaction { .. }
                 | Statement::Commit { .. }
                 | Statement::Rollback { .. }
+                | Statement::Savepoint { .. }
+                | Statement::ReleaseSavepoint { .. }
                 | Statement::Declare { .. }
                 | Statement::Fetch { .. }
                 | Statement::Close { .. }

@@ -4,6 +4,7 @@
 //! notice above; with `RUAM_TEST_ALL=1` (as in CI) that is an error instead.
 
 mod areas;
+mod clients;
 mod crash;
 mod demo;
 mod history;
@@ -47,7 +48,9 @@ impl Need {
                 "tests on Apache Kafka: install Java 17 and Maven, or name a broker in RUAM_TEST_KAFKA=host:port",
             ),
             Self::Psql => (has_program("psql"), "tests with psql: install postgresql-client"),
-            Self::Python => (has_python(), "tests with readers of Python: install Python 3 with its module venv"),
+            Self::Python => {
+                (has_python(), "tests with readers and clients of Python: install Python 3 with its module venv")
+            }
             Self::Java => {
                 (has_program("mvn") && has_program("javac"), "tests with Spark: install the JDK of Java 17, and Maven")
             }
@@ -112,9 +115,10 @@ fn tests() -> Vec<(String, Need, Test)> {
             tests.push((format!("{name}::{}", broker.name()), need, Box::new(move || test(broker))));
         }
     }
-    let alone: [(&str, Need, Alone); 32] = [
+    let alone: [(&str, Need, Alone); 33] = [
         ("readers::spark_finds_what_ruam_finds", Need::Java, readers::spark_finds_what_ruam_finds),
         ("readers::of_python_find_what_ruam_finds", Need::Python, readers::of_python_find_what_ruam_finds),
+        ("clients::of_python_are_told_the_same", Need::Python, clients::of_python_are_told_the_same),
         ("maintain::small_files_become_few", Need::Nothing, maintain::small_files_become_few),
         ("maintain::it_begins_no_tables", Need::Nothing, maintain::it_begins_no_tables),
         ("maintain::it_runs_beside_workers", Need::Nothing, maintain::it_runs_beside_workers),

@@ -9,7 +9,7 @@ use ruam_tests::{Broker, Installation, Process};
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Where SQL is served, as the program says.
-fn address(up: &mut Process) -> Result<String> {
+pub fn address(up: &mut Process) -> Result<String> {
     let line = up.wait_for("SQL is served at", PATIENCE)?;
     let address = line.split("served at ").nth(1).and_then(|rest| rest.split(':').take(2).last());
     Ok(address.context("a port")?.trim().to_owned())
@@ -32,16 +32,23 @@ pub fn psql_asks_the_same() -> Result<()> {
     let port = address(&mut up)?;
     let population = "select a.name_th, count(*) as persons from bora.person p join dopa.administrative_area a \
          on a.code = substr(p.area_code, 1, 2) group by a.name_th order by persons desc, a.name_th limit 5";
-    let by_psql = psql(&port, &["-A", "-t", "-F", ",", "-c", population])?;
-    let by_sql = installation.succeed(&["sql", population, "--format", "csv"])?;
-    let lines: Vec<_> = by_sql.lines().skip(1).map(str::trim_end).collect();
-    ensure!(by_psql.lines().collect::<Vec<_>>() == lines, "psql:\n{by_psql}\nruam sql:\n{by_sql}");
-
     let changes = "select _change_type, _commit_version, count(*) from table_changes('bora.person', 0) group by 1, 2 order by 2, 1";
-    let by_psql = psql(&port, &["-A", "-t", "-F", ",", "-c", changes])?;
-    let by_sql = installation.succeed(&["sql", changes, "--format", "csv"])?;
-    let lines: Vec<_> = by_sql.lines().skip(1).map(str::trim_end).collect();
-    ensure!(by_psql.lines().collect::<Vec<_>>() == lines, "psql:\n{by_psql}\nruam sql:\n{by_sql}");
+    let was = "select count(*), min(citizen_id) from bora.person version as of 1";
+    let thai = "select be_text(paid_on), baht_text(amount) from cgd.disbursement order by disbursement_id limit 5";
+    for statement in [population, changes, was, thai] {
+        let by_psql = psql(&port, &["-A", "-t", "-F", ",", "-c", statement])?;
+        let by_sql = installation.succeed(&["sql", statement, "--format", "csv"])?;
+        let lines: Vec<_> = by_sql.lines().skip(1).map(str::trim_end).collect();
+        ensure!(by_psql.lines().collect::<Vec<_>>() == lines, "psql:\n{by_psql}\nruam sql:\n{by_sql}");
+    }
+    for (wrong, expected) in [
+        ("select * from bora.person version as of 99", "there is no version 99"),
+        ("select * from bora.person version as off 1", "Expected: end of statement, found: as"),
+        ("delete from bora.person version as of 1", "Expected"),
+    ] {
+        let error = psql(&port, &["-c", wrong]).err().context("an error")?.to_string();
+        ensure!(error.contains(expected), "{wrong}: {error}");
+    }
 
     // What people type first.
     let listed = psql(&port, &["-c", "\\dt *.*"])?;

@@ -44,8 +44,8 @@ struct Known {
 /// Vector Format").
 const FORM: u8 = 1;
 const MAGIC: [u8; 4] = 1_681_511_377_u32.to_le_bytes();
-/// What stands before and after the rows of a vector: its size, what it is, and its checksum.
-const AROUND: usize = 4 + MAGIC.len() + 4;
+/// What stands around a vector: its size before it, and its checksum after it.
+const AROUND: usize = 4 + 4;
 
 /// How many vectors are read at the same time: each is a request of a store.
 const AT_ONCE: usize = 8;
@@ -124,11 +124,33 @@ impl VectorCache {
     }
 }
 
-/// Reads a vector.
+/// Reads a vector, and nothing of those that lie in the same file.
 pub(crate) async fn read(
     table: &DeltaTable,
     descriptor: &DeletionVectorDescriptor,
 ) -> Result<RoaringTreemap, BoxError> {
+    let Some((file, offset)) = file_of(descriptor).zip(descriptor.offset) else {
+        return read_elsewhere(table, descriptor).await;
+    };
+    let (start, size) = (u64::try_from(offset)?, usize::try_from(descriptor.size_in_bytes)?);
+    let range = start..start + (AROUND + size) as u64;
+    let bytes = table.log_store().object_store(None).get_range(&Path::from(file.as_str()), range).await?;
+    parse(&bytes, size).ok_or_else(|| format!("the deletion vector at byte {start} of {file} is damaged").into())
+}
+
+/// The rows of a vector as they lie in a file; none where something is not as it has to be.
+fn parse(bytes: &[u8], size: usize) -> Option<RoaringTreemap> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let (checked, checksum) = rest.split_last_chunk()?;
+    let is_sound = u32::from_be_bytes(*length) as usize == size
+        && checked.len() == size
+        && u32::from_be_bytes(*checksum) == crc32fast::hash(checked);
+    let rows = checked.strip_prefix(&MAGIC).filter(|_| is_sound)?;
+    RoaringTreemap::deserialize_from(rows).ok()
+}
+
+/// Reads a vector that lies in the log itself, or where another writer has put it.
+async fn read_elsewhere(table: &DeltaTable, descriptor: &DeletionVectorDescriptor) -> Result<RoaringTreemap, BoxError> {
     let storage_type = match descriptor.storage_type {
         StorageType::UuidRelativePath => DeletionVectorStorageType::PersistedRelative,
         StorageType::Inline => DeletionVectorStorageType::Inline,
@@ -195,7 +217,7 @@ pub(crate) async fn write(
         return Ok(Vec::new());
     }
     let id = uuid::Uuid::new_v4();
-    let size: usize = vectors.iter().map(|rows| rows.serialized_size() + AROUND).sum();
+    let size: usize = vectors.iter().map(|rows| MAGIC.len() + rows.serialized_size() + AROUND).sum();
     let (mut descriptors, mut bytes) = (Vec::with_capacity(vectors.len()), Vec::with_capacity(1 + size));
     bytes.push(FORM);
     for rows in vectors {
@@ -245,4 +267,40 @@ pub(crate) fn loosen(stats: &str) -> Result<String, serde_json::Error> {
         stats.insert("tightBounds".to_owned(), false.into());
     }
     serde_json::to_string(&stats)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn vectors_are_read_as_they_were_written_and_as_the_kernel_reads_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = deltalake::ensure_table_uri(dir.path().to_string_lossy()).unwrap();
+        let table = DeltaTable::try_from_url(url).await.unwrap();
+        let vectors = [
+            (0..70_000).step_by(3).collect::<RoaringTreemap>(),
+            RoaringTreemap::from([7]),
+            (5..9).chain([1 << 33]).collect(),
+        ];
+        let descriptors = write(&table, &vectors.clone().map(Arc::new)).await.unwrap();
+        for (descriptor, rows) in descriptors.iter().zip(&vectors) {
+            assert_eq!(read(&table, descriptor).await.unwrap(), *rows);
+            assert_eq!(read_elsewhere(&table, descriptor).await.unwrap(), *rows);
+        }
+        // Each byte counts.
+        let path = dir.path().join(file_of(&descriptors[1]).unwrap());
+        let sound = std::fs::read(&path).unwrap();
+        let (start, size) = (descriptors[1].offset.unwrap() as usize, descriptors[1].size_in_bytes as usize);
+        for at in start..start + AROUND + size {
+            let mut bytes = sound.clone();
+            bytes[at] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            let error = read(&table, &descriptors[1]).await.unwrap_err().to_string();
+            assert!(error.contains("is damaged"), "{at}: {error}");
+        }
+        std::fs::write(&path, &sound[..sound.len() - 1]).unwrap();
+        assert!(read(&table, &descriptors[2]).await.is_err(), "it was cut off");
+        assert_eq!(parse(b"", 0), None);
+    }
 }

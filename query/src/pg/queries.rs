@@ -1,0 +1,206 @@
+//! What a client asks, by PostgreSQL's simple and extended protocol.
+//!
+//! What passes through: statements as text, into plans and answers. datafusion-postgres reads and answers
+//! them. Tables as they were (`version as of`) its parser does not know; those are read by the [`dialect`],
+//! and answered in the same way.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field};
+use async_trait::async_trait;
+use datafusion::common::tree_node::Transformed;
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::{Expr, Limit, LogicalPlan};
+use datafusion::prelude::SessionContext;
+use datafusion::sql::parser::Statement as Parsed;
+use datafusion::sql::sqlparser::ast::Statement;
+use datafusion_postgres::arrow_pg::datatypes::df::encode_dataframe;
+use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use datafusion_postgres::pgwire::api::portal::{Format, Portal};
+use datafusion_postgres::pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
+use datafusion_postgres::pgwire::api::results::{FieldInfo, Response};
+use datafusion_postgres::pgwire::api::stmt::QueryParser;
+use datafusion_postgres::pgwire::api::store::{Entry, PortalStore};
+use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, Type};
+use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
+use datafusion_postgres::pgwire::messages::PgWireBackendMessage;
+use datafusion_postgres::pgwire::messages::extendedquery::Execute;
+use datafusion_postgres::pgwire::messages::response::TransactionStatus;
+use datafusion_postgres::pgwire::messages::simplequery::Query;
+use datafusion_postgres::pgwire::types::format::FormatOptions;
+use datafusion_postgres::{DfSessionService, Parser, QueryHook};
+use futures::Sink;
+
+use super::savepoints::is_way_back;
+use crate::dialect;
+
+/// Answers what clients ask.
+pub(super) struct Queries {
+    session: Arc<SessionContext>,
+    service: DfSessionService,
+    parser: Arc<Statements>,
+}
+
+impl Queries {
+    pub(super) fn new(session: Arc<SessionContext>, hooks: Vec<Arc<dyn QueryHook>>) -> Self {
+        let service = DfSessionService::new_with_hooks(session.clone(), hooks);
+        let parser = Arc::new(Statements { parser: service.query_parser(), session: session.clone() });
+        Self { session, service, parser }
+    }
+}
+
+/// Reads statements.
+pub(super) struct Statements {
+    parser: Arc<Parser>,
+    session: Arc<SessionContext>,
+}
+
+/// A statement that only the [`dialect`] knows; none where datafusion-postgres knows it as well, or where it
+/// is no question, so that it is for datafusion-postgres to say what is wrong.
+fn own(sql: &str) -> Option<Statement> {
+    if PostgresCompatibilityParser::new().parse(sql).is_ok() {
+        return None;
+    }
+    match dialect::parse(sql) {
+        Ok(Parsed::Statement(statement)) if matches!(*statement, Statement::Query(_)) => Some(*statement),
+        _ => None,
+    }
+}
+
+async fn plan(session: &SessionContext, statement: Statement) -> PgWireResult<LogicalPlan> {
+    let planned = session.state().statement_to_plan(Parsed::Statement(Box::new(statement))).await;
+    planned.map_err(failed)
+}
+
+/// A plan in which parameters that limit rows are numbers; DataFusion does not say what they are.
+fn with_limits(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
+    let number = |limit: Box<Expr>| match *limit {
+        Expr::Placeholder(Placeholder { id, field: None }) => {
+            let field = Field::new("", DataType::Int64, true);
+            Box::new(Expr::Placeholder(Placeholder::new_with_field(id, Some(Arc::new(field)))))
+        }
+        other => Box::new(other),
+    };
+    let typed = plan.transform_up_with_subqueries(|plan| match plan {
+        LogicalPlan::Limit(Limit { skip, fetch, input }) => {
+            Ok(Transformed::yes(LogicalPlan::Limit(Limit { skip: skip.map(number), fetch: fetch.map(number), input })))
+        }
+        other => Ok(Transformed::no(other)),
+    });
+    Ok(typed?.data)
+}
+
+fn failed(error: DataFusionError) -> PgWireError {
+    PgWireError::ApiError(Box::new(error))
+}
+
+#[async_trait]
+impl QueryParser for Statements {
+    type Statement = <Parser as QueryParser>::Statement;
+
+    async fn parse_sql<C>(&self, client: &C, sql: &str, types: &[Option<Type>]) -> PgWireResult<Option<Self::Statement>>
+    where
+        C: ClientInfo + Unpin + Send + Sync,
+    {
+        let parsed = match own(sql) {
+            None => self.parser.parse_sql(client, sql, types).await?,
+            Some(statement) => {
+                let plan = plan(&self.session, statement.clone()).await?;
+                Some((sql.to_owned(), Some((statement, plan))))
+            }
+        };
+        let Some((sql, Some((statement, plan)))) = parsed else { return Ok(parsed) };
+        Ok(Some((sql, Some((statement, with_limits(plan).map_err(failed)?)))))
+    }
+
+    fn get_parameter_types(&self, statement: &Self::Statement) -> PgWireResult<Vec<Type>> {
+        self.parser.get_parameter_types(statement)
+    }
+
+    fn get_result_schema(&self, statement: &Self::Statement, format: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
+        self.parser.get_result_schema(statement, format)
+    }
+}
+
+/// A transaction that has failed is one again after `ROLLBACK TO`.
+fn mend(client: &mut impl ClientInfo, is_way_back: impl FnOnce() -> bool) {
+    if client.transaction_status() == TransactionStatus::Error && is_way_back() {
+        client.set_transaction_status(TransactionStatus::Transaction);
+    }
+}
+
+#[async_trait]
+impl SimpleQueryHandler for Queries {
+    async fn on_query<C>(&self, client: &mut C, query: Query) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        mend(client, || match dialect::parse(&query.query) {
+            Ok(Parsed::Statement(statement)) => is_way_back(&statement),
+            _ => false,
+        });
+        self._on_query(client, query).await
+    }
+
+    async fn do_query<C>(&self, client: &mut C, sql: &str) -> PgWireResult<Vec<Response>>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let Some(statement) = own(sql) else { return SimpleQueryHandler::do_query(&self.service, client, sql).await };
+        let plan = plan(&self.session, statement).await?;
+        let frame = self.session.execute_logical_plan(plan).await.map_err(failed)?;
+        let options = FormatOptions::from_client_metadata(client.metadata());
+        let answer = encode_dataframe(frame, &Format::UnifiedText, Some(Arc::new(options))).await?;
+        Ok(vec![Response::Query(answer)])
+    }
+}
+
+#[async_trait]
+impl ExtendedQueryHandler for Queries {
+    type Statement = <Parser as QueryParser>::Statement;
+    type QueryParser = Statements;
+
+    fn query_parser(&self) -> Arc<Self::QueryParser> {
+        self.parser.clone()
+    }
+
+    async fn on_execute<C>(&self, client: &mut C, message: Execute) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Self::Statement>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let portal = client.portal_store().get_portal(message.name.as_deref().unwrap_or(DEFAULT_NAME));
+        mend(client, || match portal {
+            Some(Entry::Value(portal)) => {
+                matches!(&portal.statement.statement, (_, Some((statement, _))) if is_way_back(statement))
+            }
+            _ => false,
+        });
+        self._on_execute(client, message).await
+    }
+
+    async fn do_query<C>(
+        &self,
+        client: &mut C,
+        portal: &Portal<Self::Statement>,
+        max_rows: usize,
+    ) -> PgWireResult<Response>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Self::Statement>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        ExtendedQueryHandler::do_query(&self.service, client, portal, max_rows).await
+    }
+}
