@@ -116,6 +116,11 @@ impl Pinned {
     }
 }
 
+/// What statements may do.
+pub(crate) fn read_only() -> SQLOptions {
+    SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(true)
+}
+
 /// How statements are understood.
 pub(crate) fn config() -> SessionConfig {
     SessionConfig::new()
@@ -138,10 +143,9 @@ fn register(session: &SessionContext, tables: &Arc<Tables>, datasets: &[Arc<Quer
 }
 
 async fn answer(session: &SessionContext, sql: &str) -> Result<SendableRecordBatchStream, QueryError> {
-    let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(true);
     let plan = async {
         let plan = session.state().statement_to_plan(dialect::parse(sql)?).await?;
-        read_only.verify_plan(&plan)?;
+        read_only().verify_plan(&plan)?;
         session.execute_logical_plan(plan).await
     };
     let frame = plan.await.map_err(|error| explain(session, error))?;

@@ -158,10 +158,13 @@ struct ReadOnly;
 
 impl ReadOnly {
     fn check(statement: &Statement) -> Option<PgWireError> {
+        // What is explained may be carried out as well.
+        if let Statement::Explain { statement, .. } = statement {
+            return Self::check(statement);
+        }
         let allowed = matches!(
             statement,
             Statement::Query(_)
-                | Statement::Explain { .. }
                 | Statement::ExplainTable { .. }
                 | Statement::Set(_)
                 | Statement::ShowVariable { .. }

@@ -63,6 +63,14 @@ pub fn psql_asks_the_same() -> Result<()> {
     // Nobody is asked for a password yet, so nobody may write.
     let written = psql(&port, &["-c", "delete from bora.person"]);
     ensure!(written.is_err(), "the lake can be written to: {written:?}");
+    // Nor by way of what is explained.
+    let file = installation.data_dir().join("written.csv");
+    for statement in ["copy (select 1) to", "explain analyze copy (select 1) to"] {
+        let written = psql(&port, &["-c", &format!("{statement} '{}'", file.display())]);
+        ensure!(written.is_err() && !file.exists(), "{statement}: a file was written: {written:?}");
+    }
+    let made = psql(&port, &["-c", "select 1 as number into made"]);
+    ensure!(made.is_err(), "a table was made: {made:?}");
     let copied = psql(&port, &["-A", "-t", "-c", "select count(*) from bora.person"])?;
     ensure!(copied.trim() != "0", "nothing was deleted");
     let unknown = psql(&port, &["-c", "select * from bora.persn"]).map_err(|error| error.to_string());

@@ -24,7 +24,7 @@ use datafusion_postgres::pgwire::api::results::{FieldInfo, Response};
 use datafusion_postgres::pgwire::api::stmt::QueryParser;
 use datafusion_postgres::pgwire::api::store::{Entry, PortalStore};
 use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, Type};
-use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
+use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::PgWireBackendMessage;
 use datafusion_postgres::pgwire::messages::extendedquery::Execute;
 use datafusion_postgres::pgwire::messages::response::TransactionStatus;
@@ -35,6 +35,7 @@ use futures::Sink;
 
 use super::savepoints::is_way_back;
 use crate::dialect;
+use crate::engine::read_only;
 
 /// Answers what clients ask.
 pub(super) struct Queries {
@@ -70,8 +71,9 @@ fn own(sql: &str) -> Option<Statement> {
 }
 
 async fn plan(session: &SessionContext, statement: Statement) -> PgWireResult<LogicalPlan> {
-    let planned = session.state().statement_to_plan(Parsed::Statement(Box::new(statement))).await;
-    planned.map_err(failed)
+    let planned = session.state().statement_to_plan(Parsed::Statement(Box::new(statement))).await.map_err(failed)?;
+    read_only().verify_plan(&planned).map_err(failed)?;
+    Ok(planned)
 }
 
 /// A plan in which parameters that limit rows are numbers; DataFusion does not say what they are.
@@ -155,6 +157,12 @@ impl SimpleQueryHandler for Queries {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let Some(statement) = own(sql) else { return SimpleQueryHandler::do_query(&self.service, client, sql).await };
+        if client.transaction_status() == TransactionStatus::Error {
+            let message = "the transaction has failed: nothing is answered until it ends. Write ROLLBACK".to_owned();
+            // in_failed_sql_transaction
+            let error = ErrorInfo::new("ERROR".to_owned(), "25P02".to_owned(), message);
+            return Err(PgWireError::UserError(Box::new(error)));
+        }
         let plan = plan(&self.session, statement).await?;
         let frame = self.session.execute_logical_plan(plan).await.map_err(failed)?;
         let options = FormatOptions::from_client_metadata(client.metadata());
