@@ -23,9 +23,13 @@ const ATTEMPTS: usize = 3;
 #[derive(Debug)]
 pub struct Kafka {
     port: u16,
-    shell: Mutex<Option<Child>>,
-    /// Removed with it.
-    _dir: TempDir,
+    running: Mutex<Option<Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    shell: Child,
+    dir: TempDir,
 }
 
 /// Whether what is needed to run Kafka is at hand.
@@ -86,7 +90,8 @@ impl Kafka {
         ensure!(format.status.success(), "cannot format Kafka's storage: {}", String::from_utf8_lossy(&format.stderr));
 
         // The shell ends the JVM when its own input ends, which it does when this process ends.
-        let output = fs::File::create(dir.path().join("kafka.log"))?;
+        let output_path = dir.path().join("kafka.log");
+        let output = fs::File::create(&output_path)?;
         let shell = Command::new("sh")
             .args(["-c", "\"$@\" < /dev/null & pid=$!; cat > /dev/null; kill -9 $pid; wait $pid 2> /dev/null", "kafka"])
             .arg("java")
@@ -97,11 +102,11 @@ impl Kafka {
             .stderr(output)
             .spawn()
             .context("cannot run sh")?;
-        let kafka = Self { port, shell: Mutex::new(Some(shell)), _dir: dir };
+        let kafka = Self { port, running: Mutex::new(Some(Running { shell, dir })) };
         let log = log_at(kafka.servers());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         if let Err(error) = runtime.block_on(log.reach(PATIENCE)) {
-            let said = fs::read_to_string(kafka._dir.path().join("kafka.log")).unwrap_or_default();
+            let said = fs::read_to_string(&output_path).unwrap_or_default();
             let last: Vec<_> = said.lines().rev().take(30).collect();
             anyhow::bail!("Kafka does not serve: {error}\n{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"));
         }
@@ -113,11 +118,12 @@ impl Kafka {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Stops it, and waits until it is gone.
+    /// Stops it, and waits until it and what it kept are gone.
     pub fn stop(&self) {
-        if let Some(mut shell) = self.shell.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(Running { mut shell, dir }) = self.running.lock().unwrap_or_else(PoisonError::into_inner).take() {
             drop(shell.stdin.take());
             let _ = shell.wait();
+            let _ = dir.close();
         }
     }
 }
