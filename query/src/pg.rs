@@ -36,9 +36,11 @@ use crate::error::QueryError;
 mod queries;
 mod regtype;
 mod savepoints;
+mod settings;
 
 use queries::Queries;
 use savepoints::Savepoints;
+use settings::Settings;
 
 const MAX_CONNECTIONS: usize = 1000;
 
@@ -60,6 +62,7 @@ impl PgServer {
         let hooks: Vec<Arc<dyn QueryHook>> = vec![
             Arc::new(ReadOnly),
             Arc::new(Savepoints),
+            Arc::new(Settings),
             Arc::new(CursorStatementHook),
             Arc::new(SetShowHook),
             Arc::new(TransactionStatementHook),

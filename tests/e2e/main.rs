@@ -115,7 +115,7 @@ fn tests() -> Vec<(String, Need, Test)> {
             tests.push((format!("{name}::{}", broker.name()), need, Box::new(move || test(broker))));
         }
     }
-    let alone: [(&str, Need, Alone); 33] = [
+    let alone: [(&str, Need, Alone); 34] = [
         ("readers::spark_finds_what_ruam_finds", Need::Java, readers::spark_finds_what_ruam_finds),
         ("readers::of_python_find_what_ruam_finds", Need::Python, readers::of_python_find_what_ruam_finds),
         ("clients::of_python_are_told_the_same", Need::Python, clients::of_python_are_told_the_same),
@@ -138,6 +138,7 @@ fn tests() -> Vec<(String, Need, Test)> {
         ),
         ("areas::answers_are_those_of_the_source", Need::Nothing, areas::answers_are_those_of_the_source),
         ("server::psql_asks_the_same", Need::Psql, server::psql_asks_the_same),
+        ("server::a_client_sets_what_is_its_own", Need::Psql, server::a_client_sets_what_is_its_own),
         ("server::it_stops_when_asked", Need::Nothing, server::it_stops_when_asked),
         ("scan::finds_what_delta_rs_finds", Need::Nothing, scan::finds_what_delta_rs_finds),
         ("sql::each_format_says_the_same", Need::Nothing, sql::each_format_says_the_same),

@@ -80,6 +80,47 @@ pub fn psql_asks_the_same() -> Result<()> {
     Ok(())
 }
 
+pub fn a_client_sets_what_is_its_own() -> Result<()> {
+    let installation = Installation::new(Broker::Embedded)?;
+    installation.succeed(&["demo", "--rate", "0", "--events", "300"])?;
+    let mut up = installation.start(&["up", "--only", "query"])?;
+    let port = address(&mut up)?;
+    let moment = "select timestamp with time zone '2025-01-01 00:00:00Z'";
+    let ask = |statements: &[&str]| {
+        let each = statements.iter().flat_map(|statement| ["-c", statement]);
+        psql(&port, &["-A", "-t", "-q"].into_iter().chain(each).collect::<Vec<_>>())
+    };
+    let before = ask(&[moment])?;
+    let is_at = |told: &str, time: &str, zone: &str| told.starts_with(time) && told.trim().ends_with(zone);
+    ensure!(is_at(&before, "2025-01-01 00:00:00", "+00"), "{before}");
+    for zone in [
+        "set timezone = 'Asia/Bangkok'",
+        "set session timezone to 'Asia/Bangkok'",
+        "set local time zone 'Asia/Bangkok'",
+    ] {
+        ensure!(ask(&[zone, "show timezone"])?.trim() == "Asia/Bangkok", "{zone}");
+        // What anybody is told is the same moment, whoever has set what.
+        ensure!(ask(&[zone, moment])? == before && ask(&[moment])? == before, "after {zone}");
+        ensure!(ask(&[zone, "discard all", "show timezone"])?.trim() == "UTC", "after {zone} and discard all");
+    }
+    for (statement, expected) in [
+        ("set datafusion.execution.batch_size = 1", "datafusion.execution.batch_size is a setting of the engine"),
+        ("set \"datafusion.execution.batch_size\" = 1", "is a setting of the engine"),
+        ("set local datafusion.optimizer.max_passes = 1", "is a setting of the engine"),
+        ("reset datafusion.execution.batch_size", "is a setting of the engine"),
+        ("set timezone = 'Mars'", "`Mars` is not a time zone"),
+    ] {
+        let error = ask(&[statement]).err().with_context(|| format!("{statement} is to fail"))?.to_string();
+        ensure!(error.contains(expected), "{statement}: {error}");
+    }
+    for statement in ["reset all", "reset search_path", "set application_name = 'x'", "set extra_float_digits = 3"] {
+        ask(&[statement])?;
+    }
+    let (status, said) = up.interrupt(PATIENCE)?;
+    ensure!(status.success(), "{said}");
+    Ok(())
+}
+
 pub fn it_stops_when_asked() -> Result<()> {
     let installation = Installation::new(Broker::Embedded)?;
     let mut up = installation.start(&["up"])?;
