@@ -87,6 +87,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let result = runtime.block_on(dispatch(cli));
     // What is still under way (a client's connection, say) must not hold up the end.
+    console::announce_end();
     runtime.shutdown_background();
     match result {
         Ok(code) => code,

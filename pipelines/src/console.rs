@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, TableComponent, presets};
 use indicatif::MultiProgress;
@@ -11,6 +12,9 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// The progress lines of the process, if it shows any.
 static PROGRESS: OnceLock<MultiProgress> = OnceLock::new();
+
+/// Whether the process is about to end.
+static ENDING: AtomicBool = AtomicBool::new(false);
 
 /// The progress lines of the process.
 pub(crate) fn progress() -> &'static MultiProgress {
@@ -27,6 +31,12 @@ pub(crate) fn start_log(filter: &str, json: bool) {
     let _ = started;
 }
 
+/// What is still under way in the background is cut off from here on, as a kill would: it leaves nothing that
+/// the next start could not read.
+pub(crate) fn announce_end() {
+    ENDING.store(true, Ordering::Relaxed);
+}
+
 /// Lets the log tell of a panic, which is a bug, by its place: what it says may hold a value.
 pub(crate) fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
@@ -35,6 +45,9 @@ pub(crate) fn log_panics() {
         // disk is full, and catches that itself.
         if place.contains("object_store") && place.contains("buffered.rs") {
             tracing::debug!(place, "an unfinished file was given up");
+        // Its kernel panics where the threads that it waits for are taken away.
+        } else if ENDING.load(Ordering::Relaxed) && place.contains("kernel_engine") && place.contains("executor.rs") {
+            tracing::debug!(place, "work in the background was cut off by the end");
         } else {
             let thread = std::thread::current();
             let thread = thread.name().unwrap_or_default();

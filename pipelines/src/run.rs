@@ -15,6 +15,7 @@ use ruam_query::pg::PgServer;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use crate::console;
 use crate::data_dir::{Part, PartLock};
 use crate::deployment::Deployment;
 use crate::fault::{Patience, supervise};
@@ -155,6 +156,7 @@ impl Running {
             tracing::error!("a thread ended by a bug; please report this with the log");
         }
         if let Some(runtime) = self.query_runtime.take() {
+            console::announce_end();
             runtime.shutdown_background();
         }
     }

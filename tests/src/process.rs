@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+/// How often is looked whether something has happened.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// A running program. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Process {
@@ -95,6 +98,23 @@ impl Process {
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
         }
+    }
+
+    /// Lets the program run until something is seen to have happened.
+    ///
+    /// # Errors
+    /// Where the program ends before, or it does not happen in time; with what it said.
+    pub fn run_until(&mut self, happened: impl Fn() -> Result<bool>, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        while !happened()? {
+            if !self.run_for(LOOK) {
+                bail!("ended before what was waited for:\n{}", self.said);
+            }
+            if Instant::now() > deadline {
+                bail!("what was waited for did not happen within {patience:?}:\n{}", self.said);
+            }
+        }
+        Ok(())
     }
 
     /// What it has said so far.
