@@ -51,7 +51,7 @@ pub fn open(spec: &DatasetSpec, overrides: &Overrides) -> Result<Option<Box<dyn 
             declared.kind.span(),
             "source.kind",
             problem,
-            ruam_event::spec::suggest(kind, &known),
+            ruam_event::spec_file::suggest(kind, &known),
         ));
     };
     let source = constructor(spec, declared.with.get_ref(), overrides).map_err(|problem| {

@@ -208,7 +208,7 @@ impl Settings {
             let mut quoted = message.split('`').skip(1).step_by(2);
             let remedy = match quoted.next() {
                 Some(unknown) if message.starts_with("unknown field") => {
-                    ruam_event::spec::suggest(unknown, &quoted.collect::<Vec<_>>())
+                    ruam_event::spec_file::suggest(unknown, &quoted.collect::<Vec<_>>())
                 }
                 _ => "Correct the line".to_owned(),
             };

@@ -133,7 +133,7 @@ impl Datasets {
             anyhow::anyhow!(
                 "there is no dataset `{name}` in {}. {}",
                 self.place,
-                ruam_event::spec::suggest(name, &known)
+                ruam_event::spec_file::suggest(name, &known)
             )
         })
     }

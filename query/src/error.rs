@@ -52,7 +52,7 @@ impl QueryError {
     /// There is no table of a name; the nearest of those that there are.
     pub(crate) fn no_table(asked: &str, known: &[String]) -> Self {
         let known: Vec<_> = known.iter().map(String::as_str).collect();
-        let suggested = ruam_event::spec::suggest(asked, &known);
+        let suggested = ruam_event::spec_file::suggest(asked, &known);
         // A lake may have hundreds of tables.
         let nearest = suggested.split_once("Known are: ").map_or("", |(nearest, _)| nearest).trim().to_owned();
         Self::NoTable { asked: asked.to_owned(), nearest }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, StringArray};
 use arrow::datatypes::Field;
-use ruam_event::spec::{Classification, suggest};
+use ruam_event::spec::Classification;
+use ruam_event::spec_file::suggest;
 use ruam_event::{ColumnSpec, DatasetSpec, SpecError};
 use serde::de::DeserializeOwned;
 

@@ -15,6 +15,7 @@ pub mod position;
 pub mod record;
 pub mod secret;
 pub mod spec;
+pub mod spec_file;
 
 pub use change::{Change, ChangeEvent, Columns, OldRow, Row, Value};
 pub use dataset::{DatasetId, InvalidDatasetId};
@@ -22,4 +23,5 @@ pub use fault::{Classify, Fault};
 pub use position::{OffsetRange, Partition, Position, Topic, TopicId};
 pub use record::Records;
 pub use secret::Secret;
-pub use spec::{ColumnSpec, DatasetSpec, Mode, SpecError};
+pub use spec::{ColumnSpec, DatasetSpec, Mode};
+pub use spec_file::{SpecError, SpecFile};

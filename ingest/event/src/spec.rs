@@ -15,6 +15,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::dataset::{DatasetId, is_name};
+use crate::spec_file::{SpecError, SpecFile};
 
 /// By how many columns rows may lie together: with more, they lie together by none.
 const MOST_CLUSTERED: usize = 4;
@@ -189,6 +190,8 @@ pub struct ColumnSpec {
     /// Whether a record without it is rejected. Key columns always are.
     #[serde(default)]
     pub required: bool,
+    /// Who may see it, where that is fewer than may see the dataset.
+    pub classification: Option<Classification>,
     /// What people call it.
     pub title: Bilingual,
     /// What else there is to know about it.
@@ -233,28 +236,6 @@ const HISTORY_COLUMNS: [&str; 5] = ["valid_from", "valid_to", "known_from", "kno
 /// The types of columns that can say from when on a row holds.
 const EFFECTIVE_TYPES: [&str; 2] = ["be_date", "timestamp"];
 
-#[derive(Clone, Debug, Default)]
-struct SpecFile {
-    path: String,
-    text: String,
-}
-
-/// A mistake in a dataset's file.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{path}:{line}: {key}: {problem}. {remedy}")]
-pub struct SpecError {
-    /// The file.
-    pub path: String,
-    /// The line, from 1.
-    pub line: usize,
-    /// The key.
-    pub key: String,
-    /// What is wrong.
-    pub problem: String,
-    /// What to do.
-    pub remedy: String,
-}
-
 impl DatasetSpec {
     /// Reads the text of a dataset's file. `path` is only named in errors, and its last two parts
     /// have to agree with the dataset's name.
@@ -262,8 +243,8 @@ impl DatasetSpec {
     /// # Errors
     /// The first mistake, with its place and its remedy.
     pub fn parse(path: &str, text: &str) -> Result<Self, SpecError> {
-        let file = SpecFile { path: path.to_owned(), text: text.to_owned() };
-        let mut spec: Self = toml::from_str(text).map_err(|error| file.explain(&error))?;
+        let file = SpecFile::new(path, text);
+        let mut spec: Self = file.read()?;
         spec.file = file;
         spec.check_name()?;
         spec.check_columns()?;
@@ -282,7 +263,7 @@ impl DatasetSpec {
 
     /// The file that declares it.
     pub fn path(&self) -> &str {
-        &self.file.path
+        self.file.path()
     }
 
     /// The names of the key columns.
@@ -328,12 +309,12 @@ impl DatasetSpec {
         problem: impl Into<String>,
         remedy: impl Into<String>,
     ) -> SpecError {
-        self.file.error(span.start, key, problem, remedy)
+        self.file.error_at(&span, key, problem, remedy)
     }
 
     fn check_name(&self) -> Result<(), SpecError> {
         let expected = format!("{}/{}.toml", self.id().agency(), self.id().name());
-        let path = self.file.path.replace('\\', "/");
+        let path = self.file.path().replace('\\', "/");
         if path == expected || path.ends_with(&format!("/{expected}")) {
             return Ok(());
         }
@@ -497,62 +478,6 @@ impl DatasetSpec {
             }
         }
         Ok(())
-    }
-}
-
-impl SpecFile {
-    fn error(&self, at: usize, key: &str, problem: impl Into<String>, remedy: impl Into<String>) -> SpecError {
-        let before = self.text.get(..at).unwrap_or_default();
-        SpecError {
-            path: self.path.clone(),
-            line: before.matches('\n').count() + 1,
-            key: key.to_owned(),
-            problem: problem.into(),
-            remedy: remedy.into(),
-        }
-    }
-
-    /// Turns what the TOML parser says into what to do.
-    fn explain(&self, error: &toml::de::Error) -> SpecError {
-        let at = error.span().map_or(0, |span| span.start);
-        let message = error.message();
-        let mut quoted = message.split('`').skip(1).step_by(2);
-        if message.starts_with("unknown field") || message.starts_with("unknown variant") {
-            let unknown = quoted.next().unwrap_or_default();
-            let known: Vec<_> = quoted.collect();
-            let what = if message.starts_with("unknown field") { "is not a key" } else { "is not a value" };
-            let key = if message.starts_with("unknown field") { unknown } else { self.key_at(at) };
-            return self.error(at, key, format!("`{unknown}` {what} that is known here"), suggest(unknown, &known));
-        }
-        if message.starts_with("missing field") {
-            let missing = quoted.next().unwrap_or_default();
-            return self.error(at, missing, "it is missing", format!("Add `{missing} = ...`"));
-        }
-        let problem = message.lines().collect::<Vec<_>>().join(", ");
-        self.error(at, self.key_at(at), problem, "Correct the line as TOML wants it: https://toml.io")
-    }
-
-    /// The key on the line of a place, or the file as a whole.
-    fn key_at(&self, at: usize) -> &str {
-        let start = self.text.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |newline| newline + 1);
-        let line = self.text[start..].lines().next().unwrap_or_default();
-        match line.split_once('=') {
-            Some((key, _)) => key.trim(),
-            None => "file",
-        }
-    }
-}
-
-/// A remedy for a name that is not known: the nearest that is, and all of them.
-pub fn suggest(unknown: &str, known: &[&str]) -> String {
-    let nearest = known
-        .iter()
-        .map(|name| (strsim::damerau_levenshtein(unknown, name), name))
-        .min()
-        .filter(|(distance, name)| *distance <= 1 + name.len() / 3);
-    match nearest {
-        Some((_, name)) => format!("Did you mean `{name}`? Known are: {}", known.join(", ")),
-        None => format!("Known are: {}", known.join(", ")),
     }
 }
 
