@@ -12,139 +12,48 @@
 //!
 //! A table is looked at afresh by each statement. One that nothing has been written to yet is empty.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema};
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, MemTable};
 use datafusion::catalog::{MemoryCatalogProvider, SchemaProvider, TableProvider};
 use datafusion::common::Result;
 use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, ident, lit};
-use deltalake::DeltaTable;
-use ruam_lake::{AsOf, Lake, LakeError, LiveFile, LiveFiles, TableKind, TableName};
+use ruam_lake::{TableKind, TableName};
 
 use crate::engine::QueryDataset;
-use crate::error::external;
 use crate::history::History;
-use crate::scan::LakeTable;
+use crate::policy::Part;
+use crate::scope::{Scope, part_of};
+use crate::tables::Tables;
 use crate::versions::Versions;
 
 /// The catalog's name, which is also the name of the database that PostgreSQL's clients connect to.
 pub(crate) const CATALOG: &str = "ruam";
 
-/// The tables of the lake, looked at and kept so that the next look costs little.
-#[derive(Debug)]
-pub(crate) struct Tables {
-    lake: Lake,
-    known: tokio::sync::Mutex<HashMap<TableName, Known>>,
-    /// With a pinned catalog, the version that each table was first looked at in.
-    pinned: Option<Mutex<BTreeMap<TableName, u64>>>,
-}
-
-/// A table that has been looked at.
-#[derive(Debug)]
-struct Known {
-    table: DeltaTable,
-    files: LiveFiles,
-}
-
-impl Known {
-    /// The table to scan, as it is now known.
-    async fn provider(&mut self, name: &TableName) -> Result<Arc<dyn TableProvider>> {
-        if !LakeTable::is_plain(&self.table) {
-            return self.table.table_provider().await.map_err(external);
-        }
-        let files = self.files.of(name, &self.table).await.map_err(external)?;
-        Ok(Arc::new(LakeTable::new(self.table.clone(), files)?))
-    }
-}
-
-impl Tables {
-    pub(crate) fn new(lake: Lake, pinned: bool) -> Self {
-        Self { lake, known: tokio::sync::Mutex::default(), pinned: pinned.then(Mutex::default) }
-    }
-
-    /// The versions that have been looked at, if the catalog is pinned.
-    pub(crate) fn versions(&self) -> BTreeMap<TableName, u64> {
-        let pinned = self.pinned.as_ref().map(|pinned| pinned.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        pinned.unwrap_or_default()
-    }
-
-    /// A table to scan; empty where nothing has been written to it.
-    async fn provider(&self, name: &TableName, schema: &SchemaRef) -> Result<Arc<dyn TableProvider>> {
-        let mut known = self.known.lock().await;
-        match self.look(&mut known, name).await? {
-            Some(known) => known.provider(name).await,
-            None => Ok(Arc::new(MemTable::try_new(schema.clone(), vec![Vec::new()])?)),
-        }
-    }
-
-    /// A table as it is now, or in its pinned version; none where nothing has been written to it.
-    pub(crate) async fn table(&self, name: &TableName) -> Result<Option<DeltaTable>> {
-        let mut known = self.known.lock().await;
-        Ok(self.look(&mut known, name).await?.map(|known| known.table.clone()))
-    }
-
-    /// A table as it was, with the files that it had.
-    ///
-    /// # Errors
-    /// Where it is not kept as it was then, or nothing has been written to it.
-    pub(crate) async fn as_of(&self, name: &TableName, as_of: AsOf) -> Result<(DeltaTable, Arc<[LiveFile]>)> {
-        let table = self.lake.table_as_of(name, as_of).await.map_err(external)?;
-        let files = LiveFiles::default().of(name, &table).await.map_err(external)?;
-        Ok((table, files))
-    }
-
-    async fn look<'a>(
-        &self,
-        known: &'a mut HashMap<TableName, Known>,
-        name: &TableName,
-    ) -> Result<Option<&'a mut Known>> {
-        if let (Some(Known { table, .. }), None) = (known.get_mut(name), &self.pinned)
-            && table.update_incremental(None).await.is_err()
-        {
-            // It may have been replaced as a whole; then it is opened anew.
-            known.remove(name);
-        }
-        if !known.contains_key(name) {
-            let table = match self.lake.table(name).await {
-                Ok(table) => table,
-                Err(LakeError::Missing { .. }) => return Ok(None),
-                Err(error) => return Err(external(error)),
-            };
-            if let Some(pinned) = &self.pinned {
-                let version = table.version().unwrap_or_default();
-                pinned.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), version);
-            }
-            known.insert(name.clone(), Known { table, files: LiveFiles::default() });
-        }
-        Ok(known.get_mut(name))
-    }
-}
-
-/// The catalog over some tables.
-pub(crate) fn catalog(tables: &Arc<Tables>, datasets: &[Arc<QueryDataset>]) -> Result<Arc<dyn CatalogProvider>> {
+/// The catalog of a session.
+pub(crate) fn catalog(scope: &Scope) -> Result<Arc<dyn CatalogProvider>> {
     let catalog = MemoryCatalogProvider::new();
     let mut agencies: BTreeMap<&str, BTreeMap<String, Arc<QueryDataset>>> = BTreeMap::new();
-    for dataset in datasets {
+    for dataset in scope.datasets() {
         let id = dataset.spec.id();
         agencies.entry(id.agency()).or_default().insert(id.name().to_owned(), dataset.clone());
     }
     for (agency, datasets) in agencies {
-        catalog.register_schema(agency, Arc::new(Agency { tables: tables.clone(), datasets }))?;
+        catalog.register_schema(agency, Arc::new(Agency { scope: scope.clone(), datasets }))?;
     }
-    let about = About { tables: tables.clone(), datasets: datasets.to_vec() };
-    catalog.register_schema(CATALOG, Arc::new(about))?;
+    catalog.register_schema(CATALOG, Arc::new(About { scope: scope.clone() }))?;
     Ok(Arc::new(catalog))
 }
 
 /// The datasets of one agency.
 #[derive(Debug)]
 struct Agency {
-    tables: Arc<Tables>,
+    scope: Scope,
     datasets: BTreeMap<String, Arc<QueryDataset>>,
 }
 
@@ -157,7 +66,15 @@ enum Named<'a> {
 const HISTORY: &str = "__history";
 
 impl Agency {
+    /// What a name stands for, where it is there for the caller.
     fn named(&self, name: &str) -> Option<Named<'_>> {
+        self.declared(name).filter(|named| match named {
+            Named::Table(dataset, kind) => self.scope.has(dataset, part_of(*kind)),
+            Named::History(dataset) => self.scope.has(dataset, Part::History),
+        })
+    }
+
+    fn declared(&self, name: &str) -> Option<Named<'_>> {
         if let Some(dataset) = self.datasets.get(name) {
             return Some(Named::Table(dataset, TableKind::Rows));
         }
@@ -183,14 +100,20 @@ impl SchemaProvider for Agency {
             let suffixes = ["", TableKind::Rejects.suffix()].into_iter().chain(changes).chain(history);
             suffixes.map(move |suffix| format!("{name}{suffix}"))
         });
-        names.collect()
+        names.filter(|name| self.named(name).is_some()).collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         match self.named(name) {
             None => Ok(None),
-            Some(Named::Table(dataset, kind)) => dataset.provider(&self.tables, kind).await.map(Some),
-            Some(Named::History(dataset)) => history(dataset, &self.tables).await.map(Some),
+            Some(Named::Table(dataset, kind)) => {
+                let table = dataset.provider(&self.scope.tables, kind).await?;
+                self.scope.see(dataset, part_of(kind), full_name(dataset, name), table)
+            }
+            Some(Named::History(dataset)) => {
+                let history = history(dataset, &self.scope.tables).await?;
+                self.scope.see(dataset, Part::History, full_name(dataset, name), history)
+            }
         }
     }
 
@@ -237,11 +160,15 @@ async fn history(dataset: &QueryDataset, tables: &Tables) -> Result<Arc<dyn Tabl
     Ok(view(History { rows: &dataset.rows, key: &key, effective }.plan(&changes)?))
 }
 
+/// A table's name with its agency's, for people.
+fn full_name(dataset: &QueryDataset, table: &str) -> String {
+    format!("{}.{table}", dataset.spec.id().agency())
+}
+
 /// What there is to know of all datasets.
 #[derive(Debug)]
 struct About {
-    tables: Arc<Tables>,
-    datasets: Vec<Arc<QueryDataset>>,
+    scope: Scope,
 }
 
 #[async_trait]
@@ -255,7 +182,7 @@ impl SchemaProvider for About {
             "datasets" => Some(self.datasets()?),
             "columns" => Some(self.columns()?),
             "rejects" => Some(self.rejects().await?),
-            "versions" => Some(Arc::new(Versions::new(&self.tables, &self.datasets))),
+            "versions" => Some(Arc::new(Versions::new(&self.scope))),
             _ => None,
         })
     }
@@ -268,9 +195,9 @@ impl SchemaProvider for About {
 impl About {
     fn datasets(&self) -> Result<Arc<dyn TableProvider>> {
         let text = |of: &dyn Fn(&QueryDataset) -> String| -> ArrayRef {
-            Arc::new(self.datasets.iter().map(|dataset| Some(of(dataset))).collect::<StringArray>())
+            Arc::new(self.scope.datasets().map(|dataset| Some(of(dataset))).collect::<StringArray>())
         };
-        let generated: BooleanArray = self.datasets.iter().map(|dataset| Some(dataset.spec.generated)).collect();
+        let generated: BooleanArray = self.scope.datasets().map(|dataset| Some(dataset.spec.generated)).collect();
         table(vec![
             ("dataset", text(&|dataset| dataset.spec.id().to_string())),
             ("title_th", text(&|dataset| dataset.spec.title.th.clone())),
@@ -288,7 +215,7 @@ impl About {
 
     fn columns(&self) -> Result<Arc<dyn TableProvider>> {
         let columns = || {
-            self.datasets.iter().flat_map(|dataset| dataset.spec.columns.iter().map(move |column| (dataset, column)))
+            self.scope.datasets().flat_map(|dataset| dataset.spec.columns.iter().map(move |column| (dataset, column)))
         };
         let text = |of: &dyn Fn(&QueryDataset, &ruam_event::ColumnSpec) -> String| -> ArrayRef {
             Arc::new(columns().map(|(dataset, column)| Some(of(dataset, column))).collect::<StringArray>())
@@ -307,10 +234,13 @@ impl About {
 
     async fn rejects(&self) -> Result<Arc<dyn TableProvider>> {
         let mut all: Option<LogicalPlanBuilder> = None;
-        for dataset in &self.datasets {
+        for dataset in self.scope.datasets().filter(|dataset| self.scope.has(dataset, Part::Rejects)) {
             let mut columns = vec![lit(dataset.spec.id().to_string()).alias("dataset")];
             columns.extend(dataset.rejects.fields().iter().map(|field| ident(field.name())));
-            let rejects = scan(dataset, &self.tables, TableKind::Rejects).await?.project(columns)?;
+            let (table, name) = (dataset.provider(&self.scope.tables, TableKind::Rejects).await?, "ruam.rejects");
+            let Some(table) = self.scope.see(dataset, Part::Rejects, name.to_owned(), table)? else { continue };
+            let rejects = LogicalPlanBuilder::scan(dataset.spec.id().name(), provider_as_source(table), None)?;
+            let rejects = rejects.project(columns)?;
             all = Some(match all {
                 Some(before) => before.union(rejects.build()?)?,
                 None => rejects,

@@ -1,6 +1,7 @@
 //! What can go wrong with a question, and what to do about it.
 
 use datafusion::error::DataFusionError;
+use ruam_event::DatasetId;
 use ruam_lake::LakeError;
 
 /// An error of a query.
@@ -17,6 +18,22 @@ pub enum QueryError {
         /// The nearest that there is, as a question; empty where nothing is near.
         nearest: String,
     },
+    /// A dataset may be seen for a purpose, and none of its purposes was stated.
+    #[error("`{dataset}` may be used for {}, and {}. State one: set ruam.purpose = '{}'",
+        purposes.join(", "),
+        stated.as_ref().map_or("no purpose has been stated".to_owned(), |stated| format!("the stated purpose is `{stated}`")),
+        purposes.first().map_or("", String::as_str))]
+    Purpose {
+        /// The dataset.
+        dataset: DatasetId,
+        /// What was stated.
+        stated: Option<String>,
+        /// What it may be used for.
+        purposes: Vec<String>,
+    },
+    /// Something that would show how much is hidden.
+    #[error("{0}")]
+    Hidden(&'static str),
     /// A function was called in a way that it does not know.
     #[error("{function}: {problem}. Write {usage}")]
     Call {

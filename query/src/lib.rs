@@ -7,6 +7,7 @@
 //! Guaranteed: nothing here writes to the lake; statements that could are refused. Memory is
 //! bounded, and what does not fit goes to disk.
 
+pub mod caller;
 mod catalog;
 mod dialect;
 pub mod engine;
@@ -14,14 +15,22 @@ mod error;
 pub mod extract;
 pub mod format;
 mod functions;
+mod guard;
 mod history;
 mod like_escape;
 mod live_rows;
 pub mod pg;
+pub mod policy;
 mod scan;
+mod scope;
+pub mod session;
 mod table_changes;
+mod tables;
 mod time_travel;
 mod versions;
 
+pub use caller::Caller;
 pub use engine::{Engine, EngineSettings, Pinned, QueryDataset};
 pub use error::QueryError;
+pub use policy::{Policies, PseudonymKey};
+pub use session::Session;

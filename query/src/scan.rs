@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::pruning::PruningStatistics;
@@ -192,6 +192,12 @@ impl FileScan<'_> {
             .build();
         Ok(DataSourceExec::from_data_source(config))
     }
+}
+
+/// The columns of a table that may be older than some of them, which then are null.
+pub(crate) fn nullable(schema: &Schema) -> SchemaRef {
+    let columns = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    Arc::new(Schema::new(columns.collect::<Vec<_>>()))
 }
 
 /// All filters as one expression over a table's columns.

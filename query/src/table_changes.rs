@@ -31,10 +31,10 @@ use datafusion::physical_plan::ExecutionPlan;
 use ruam_event::Mode;
 use ruam_lake::{ChangedFile, LakeError, RowChange, TableKind, TableName, changed_files};
 
-use crate::catalog::Tables;
-use crate::engine::QueryDataset;
 use crate::error::{QueryError, external};
-use crate::scan::{FileScan, LakeTable, predicate, selected};
+use crate::scan::{FileScan, LakeTable, nullable, predicate, selected};
+use crate::scope::{Scope, part_of};
+use crate::tables::Tables;
 
 const CHANGE_TYPE: &str = "_change_type";
 const COMMIT_VERSION: &str = "_commit_version";
@@ -44,10 +44,7 @@ const DELETE: &str = "delete";
 
 /// The function, over some tables.
 #[derive(Debug)]
-pub(crate) struct TableChanges {
-    pub tables: Arc<Tables>,
-    pub datasets: Vec<Arc<QueryDataset>>,
-}
+pub(crate) struct TableChanges(pub Scope);
 
 impl TableChanges {
     pub(crate) const NAME: &str = "table_changes";
@@ -56,15 +53,16 @@ impl TableChanges {
 impl TableFunctionImpl for TableChanges {
     fn call_with_args(&self, args: TableFunctionArgs) -> Result<Arc<dyn TableProvider>> {
         let Call { table, from, to } = Call::of(args.exprs()).map_err(external)?;
-        let mut all = self.datasets.iter().flat_map(|dataset| dataset.tables().map(move |table| (dataset, table)));
-        let Some((dataset, (name, schema))) = all.find(|(_, (name, _))| name.to_string() == table) else {
-            let known: Vec<_> = self.datasets.iter().flat_map(|dataset| dataset.tables()).collect();
-            let known: Vec<_> = known.iter().map(|(name, _)| name.to_string()).collect();
+        let Some((dataset, name, schema)) = self.0.table(&table) else {
+            let known: Vec<_> = self.0.tables().map(|(_, name, _)| name.to_string()).collect();
             return Err(external(QueryError::no_table(&table, &known)));
         };
-        let replaces = name.kind == TableKind::Rows && dataset.spec.mode == Mode::Upsert;
-        let changed = Arc::new(Changed::new(&self.tables, name, schema, from, to));
-        if replaces { updates(changed, &dataset.spec.key()) } else { Ok(changed) }
+        let (part, replaces) = (part_of(name.kind), name.kind == TableKind::Rows && dataset.spec.mode == Mode::Upsert);
+        let changed = Arc::new(Changed::new(&self.0.tables, name, schema, from, to));
+        let changes: Arc<dyn TableProvider> =
+            if replaces { updates(changed, &dataset.spec.key())? } else { changed };
+        let seen = self.0.see(dataset, part, table.clone(), changes)?;
+        seen.ok_or_else(|| external(QueryError::no_table(&table, &[])))
     }
 }
 
@@ -131,14 +129,13 @@ struct Changed {
 impl Changed {
     fn new(tables: &Arc<Tables>, name: TableName, schema: &Schema, from: u64, to: Option<u64>) -> Self {
         // Files that are older than a column have null in it.
-        let columns: Vec<_> = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
         let time = DataType::Timestamp(TimeUnit::Microsecond, Some(Arc::from("UTC")));
         let of_commit: Vec<FieldRef> = vec![
             Arc::new(Field::new(CHANGE_TYPE, DataType::Utf8, false)),
             Arc::new(Field::new(COMMIT_VERSION, DataType::Int64, false)),
             Arc::new(Field::new(COMMIT_TIMESTAMP, time, true)),
         ];
-        let schema = TableSchema::builder(Arc::new(Schema::new(columns))).with_table_partition_cols(of_commit).build();
+        let schema = TableSchema::builder(nullable(schema)).with_table_partition_cols(of_commit).build();
         Self { tables: tables.clone(), name, schema, from, to }
     }
 }

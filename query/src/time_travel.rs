@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DFSchema, Result, ScalarValue};
@@ -21,19 +21,16 @@ use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::ast::TableFactor;
 use ruam_lake::{AsOf, TableName};
 
-use crate::catalog::Tables;
-use crate::engine::QueryDataset;
 use crate::error::{QueryError, external};
-use crate::scan::LakeTable;
+use crate::scan::{LakeTable, nullable};
+use crate::scope::{Scope, part_of};
+use crate::tables::Tables;
 
 const USAGE: &str = "`agency.dataset version as of 7`, with one of `select * from ruam.versions`, or `agency.dataset timestamp as of '2026-01-31 12:00:00Z'`";
 
 /// Plans tables that are wanted as they were.
 #[derive(Debug)]
-pub(crate) struct TimeTravel {
-    pub tables: Arc<Tables>,
-    pub datasets: Vec<Arc<QueryDataset>>,
-}
+pub(crate) struct TimeTravel(pub Scope);
 
 impl RelationPlanner for TimeTravel {
     fn plan_relation(
@@ -46,15 +43,15 @@ impl RelationPlanner for TimeTravel {
         };
         let as_of = as_of(version, context)?;
         let reference = context.object_name_to_table_reference(name.clone())?;
-        let mut tables = self.datasets.iter().flat_map(|dataset| dataset.tables());
         let is_meant = |table: &TableName| {
             Some(table.dataset.agency()) == reference.schema() && table.table() == reference.table()
         };
-        let Some((table, schema)) = tables.find(|(table, _)| is_meant(table)) else {
-            return Err(wrong(format!("`{name}` is not a table that has versions")));
-        };
-        let was = TableAsOf::new(&self.tables, table, schema, as_of);
-        let plan = LogicalPlanBuilder::scan(reference, provider_as_source(Arc::new(was)), None)?.build()?;
+        let none = || wrong(format!("`{name}` is not a table that has versions"));
+        let (dataset, table, schema) = self.0.tables().find(|(_, table, _)| is_meant(table)).ok_or_else(none)?;
+        let (part, known_as) = (part_of(table.kind), table.to_string());
+        let was = Arc::new(TableAsOf { tables: self.0.tables.clone(), name: table, schema: nullable(schema), as_of });
+        let was = self.0.see(dataset, part, known_as, was)?.ok_or_else(none)?;
+        let plan = LogicalPlanBuilder::scan(reference, provider_as_source(was), None)?.build()?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias.clone()))))
     }
 }
@@ -97,14 +94,6 @@ struct TableAsOf {
     name: TableName,
     schema: SchemaRef,
     as_of: AsOf,
-}
-
-impl TableAsOf {
-    fn new(tables: &Arc<Tables>, name: TableName, schema: &Schema, as_of: AsOf) -> Self {
-        let columns: Vec<Field> =
-            schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
-        Self { tables: tables.clone(), name, schema: Arc::new(Schema::new(columns)), as_of }
-    }
 }
 
 #[async_trait]
@@ -151,7 +140,9 @@ mod tests {
     use ruam_event::DatasetSpec;
     use ruam_lake::Lake;
 
-    use crate::engine::{Engine, EngineSettings};
+    use arrow::datatypes::{Field, Schema};
+
+    use crate::engine::{Engine, EngineSettings, QueryDataset};
 
     const SPEC: &str = r#"
         dataset = "a.b"

@@ -1,8 +1,10 @@
 //! `ruam.versions`: the versions of each table that its log still tells of.
 //!
 //! What passes through: the entries of the tables' logs, one row each. Tables that a filter on their
-//! names rules out are not looked at.
+//! names rules out are not looked at. How many records came with each is not told of a table of which the
+//! caller does not see all rows.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
@@ -15,10 +17,10 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use ruam_lake::{TableName, Version, versions};
 
-use crate::catalog::Tables;
-use crate::engine::QueryDataset;
 use crate::error::external;
 use crate::scan::predicate;
+use crate::scope::{Scope, part_of};
+use crate::tables::Tables;
 
 /// The columns that name a table.
 const NAMES: [&str; 2] = ["dataset", "table_name"];
@@ -28,12 +30,16 @@ const NAMES: [&str; 2] = ["dataset", "table_name"];
 pub(crate) struct Versions {
     tables: Arc<Tables>,
     names: Vec<TableName>,
+    /// Those of which the caller sees all rows.
+    counted: BTreeSet<TableName>,
     schema: SchemaRef,
 }
 
 impl Versions {
-    pub(crate) fn new(tables: &Arc<Tables>, datasets: &[Arc<QueryDataset>]) -> Self {
-        let names = datasets.iter().flat_map(|dataset| dataset.tables().map(|(name, _)| name)).collect();
+    pub(crate) fn new(scope: &Scope) -> Self {
+        let names = scope.tables().map(|(_, name, _)| name).collect();
+        let counted = scope.tables().filter(|(dataset, name, _)| scope.sees_all_rows(dataset, part_of(name.kind)));
+        let counted = counted.map(|(_, name, _)| name).collect();
         let time = DataType::Timestamp(TimeUnit::Microsecond, Some(Arc::from("UTC")));
         let schema = Schema::new(vec![
             Field::new(NAMES[0], DataType::Utf8, false),
@@ -43,7 +49,7 @@ impl Versions {
             Field::new("operation", DataType::Utf8, true),
             Field::new("records", DataType::Int64, true),
         ]);
-        Self { tables: tables.clone(), names, schema: Arc::new(schema) }
+        Self { tables: scope.tables.clone(), names, counted, schema: Arc::new(schema) }
     }
 
     /// The tables that may have a row for which the filters are true.
@@ -58,13 +64,15 @@ impl Versions {
 
     fn batch(&self, name: &TableName, versions: &[Version]) -> Result<RecordBatch> {
         let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let is_counted = self.counted.contains(name);
+        let records = |version: &Version| version.records.filter(|_| is_counted).map(number);
         let times: TimestampMicrosecondArray = versions.iter().map(|version| version.committed_at).collect();
         let mut columns = names(&vec![name.clone(); versions.len()]);
         columns.extend([
             Arc::new(Int64Array::from_iter_values(versions.iter().map(|version| number(version.version)))) as ArrayRef,
             Arc::new(times.with_timezone("UTC")),
             Arc::new(versions.iter().map(|version| version.operation.as_deref()).collect::<StringArray>()),
-            Arc::new(versions.iter().map(|version| version.records.map(number)).collect::<Int64Array>()),
+            Arc::new(versions.iter().map(records).collect::<Int64Array>()),
         ]);
         Ok(RecordBatch::try_new(self.schema.clone(), columns)?)
     }

@@ -6,7 +6,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, StringArray, new_null_array};
 use arrow::datatypes::Field;
 use ruam_event::spec::Classification;
 use ruam_event::spec_file::suggest;
@@ -33,6 +33,20 @@ pub trait SemanticType: Debug + Send + Sync {
     /// Whether a value tells who a person is.
     fn is_personal(&self) -> bool {
         false
+    }
+
+    /// What of a column's values may be seen by somebody who may not see them: values of the same type that
+    /// tell less. Nothing, where nothing that a value tells is harmless.
+    fn mask(&self, values: &ArrayRef) -> ArrayRef {
+        new_null_array(values.data_type(), values.len())
+    }
+}
+
+/// Each text made into one that tells less; null stays null, and so does what is no text.
+fn mask_texts(values: &ArrayRef, mask: impl Fn(&str) -> String) -> ArrayRef {
+    match values.as_string_opt::<i32>() {
+        Some(texts) => Arc::new(texts.iter().map(|text| text.map(&mask)).collect::<StringArray>()),
+        None => new_null_array(values.data_type(), values.len()),
     }
 }
 
@@ -140,7 +154,6 @@ struct NoOptions {}
 #[cfg(test)]
 mod testing {
     use super::*;
-    use arrow::array::Array;
 
     /// What a type makes of texts: the first array, and the codes of the faults by place.
     pub(super) fn run(semantic: &dyn SemanticType, texts: &[&str]) -> (Vec<ArrayRef>, Vec<(usize, &'static str)>) {
@@ -163,5 +176,39 @@ mod testing {
         (0..array.len())
             .map(|row| array.is_valid(row).then(|| arrow::util::display::array_value_to_string(array, row).unwrap()))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::Decimal128Array;
+
+    #[test]
+    fn what_is_masked_tells_less_and_is_of_the_same_type() {
+        for (name, text, expected) in [
+            ("thai_citizen_id", "3100600445635", Some("3xxxxxxxxxxxx")),
+            ("person_name", "เอกชัย ใจดี", Some("อ. จ.")),
+            ("area_code", "100205", Some("10")),
+            ("be_date", "15 มีนาคม 2530", Some("1987-01-01")),
+            ("thai_text", "99 หมู่ 1", None),
+            ("money", "1,000.00", None),
+        ] {
+            let semantic = of_name(name).unwrap();
+            let values = semantic.normalise(&StringArray::from(vec![Some(text), None]), &mut |_, _| {}).remove(0);
+            assert!(values.is_valid(0), "{name}");
+            let masked = semantic.mask(&values);
+            assert_eq!(masked.data_type(), values.data_type());
+            assert_eq!(testing::texts(&[masked]), [expected.map(ToOwned::to_owned), None], "{name}");
+        }
+    }
+
+    #[test]
+    fn values_of_another_type_are_not_let_through() {
+        let numbers: ArrayRef = Arc::new(Decimal128Array::from(vec![1]));
+        for name in NAMES {
+            let masked = of_name(name).map(|semantic| semantic.mask(&numbers));
+            assert!(masked.is_none_or(|masked| masked.null_count() == 1), "{name}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use arrow::array::{Array, ArrayRef, StringArray, StringBuilder};
 use arrow::datatypes::{DataType, Field};
 
 use super::digits::to_arabic;
-use super::{OptionError, SemanticType, options};
+use super::{OptionError, SemanticType, mask_texts, options};
 use crate::reject::Reason;
 
 const NOT_AN_AREA_CODE: Reason = Reason::new("not_an_area_code", "the code does not have 2, 4, 6 or 8 digits");
@@ -86,6 +86,11 @@ impl SemanticType for AreaCode {
             None => "the code of an administrative area, 2 to 8 digits",
         }
         .to_owned()
+    }
+
+    /// The province.
+    fn mask(&self, values: &ArrayRef) -> ArrayRef {
+        mask_texts(values, |code| code.chars().take(2).collect())
     }
 }
 

@@ -8,8 +8,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Date32Builder, StringArray};
-use arrow::datatypes::{DataType, Field};
+use arrow::array::{Array, ArrayRef, AsArray, Date32Builder, StringArray, new_null_array};
+use arrow::datatypes::{DataType, Date32Type, Field};
 use chrono::{Datelike, NaiveDate};
 
 use super::digits::to_arabic;
@@ -244,6 +244,15 @@ impl SemanticType for BeDate {
         };
         let ce = if self.allow_ce { "; a year before 2300 is of the common era" } else { "" };
         format!("a date of the Buddhist era, in figures or with the month's name, in Arabic or Thai digits{century}{ce}")
+    }
+
+    /// The first day of the year.
+    fn mask(&self, values: &ArrayRef) -> ArrayRef {
+        let Some(days) = values.as_primitive_opt::<Date32Type>() else {
+            return new_null_array(values.data_type(), values.len());
+        };
+        let first = |days| NaiveDate::from_ymd_opt(Date32Type::to_naive_date_opt(days)?.year(), 1, 1);
+        Arc::new(days.unary_opt::<_, Date32Type>(|days| first(days).map(Date32Type::from_naive_date)))
     }
 }
 

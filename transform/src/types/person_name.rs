@@ -10,7 +10,7 @@ use arrow::array::{Array, ArrayRef, StringArray, StringBuilder};
 use arrow::datatypes::{DataType, Field};
 
 use super::thai_text::repair_column;
-use super::{OptionError, SemanticType, options};
+use super::{OptionError, SemanticType, mask_texts, options};
 use crate::reject::Reason;
 
 const DIGIT_IN_NAME: Reason = Reason::new("digit_in_name", "a name has a digit in it");
@@ -141,6 +141,15 @@ impl SemanticType for PersonName {
 
     fn describe(&self) -> String {
         "a person's name, repaired as Thai text is, with the title set apart in a column of its own".to_owned()
+    }
+
+    /// The first letter of each name.
+    fn mask(&self, values: &ArrayRef) -> ArrayRef {
+        mask_texts(values, |name| {
+            // A vowel that is written before its consonant does not begin the name that is spoken.
+            let initial = |name: &str| name.chars().find(|c| !matches!(c, 'เ'..='ไ')).map(|c| format!("{c}."));
+            name.split_whitespace().filter_map(initial).collect::<Vec<_>>().join(" ")
+        })
     }
 
     fn is_personal(&self) -> bool {

@@ -7,7 +7,7 @@ use arrow::array::{Array, ArrayRef, StringArray, StringBuilder};
 use arrow::datatypes::{DataType, Field};
 
 use super::digits::to_arabic;
-use super::{NoOptions, OptionError, SemanticType, options};
+use super::{NoOptions, OptionError, SemanticType, mask_texts, options};
 use crate::reject::Reason;
 
 const NOT_13_DIGITS: Reason = Reason::new("not_13_digits", "the number does not have 13 digits");
@@ -86,6 +86,13 @@ impl SemanticType for ThaiCitizenId {
 
     fn describe(&self) -> String {
         "a Thai citizen ID: 13 digits, the first from 1 to 8, the last a check digit".to_owned()
+    }
+
+    /// The first digit, which tells how somebody came to have a number, and not who they are.
+    fn mask(&self, values: &ArrayRef) -> ArrayRef {
+        mask_texts(values, |number| {
+            number.chars().enumerate().map(|(at, digit)| if at == 0 { digit } else { 'x' }).collect()
+        })
     }
 
     fn is_personal(&self) -> bool {

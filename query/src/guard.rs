@@ -1,0 +1,295 @@
+//! What somebody sees of a table, put before it where it is scanned.
+//!
+//! What passes through: a table and a [`Sight`] of it, into a table that has only the rows that are seen, with
+//! masked values in the columns that are. All ways to a table's rows pass here: as they are and were, its
+//! history, its changes, its rejects.
+//!
+//! Guaranteed: what is hidden does not show in an answer, nor in an error, nor in a plan. A condition of the
+//! question is evaluated below the policy only where it cannot fail on any value and speaks of no masked
+//! column; all others see no more than an answer would. The planner is told estimates alone, never a count, a
+//! minimum or a maximum that could become an answer.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{DataFusionError, Result, Statistics};
+use datafusion::datasource::provider_as_source;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{
+    BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder, Operator, TableProviderFilterPushDown, TableType, ident,
+};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions as physical;
+use datafusion::physical_plan::execution_plan::CardinalityEffect;
+use datafusion::physical_plan::filter_pushdown::{ChildFilterDescription, FilterDescription, FilterPushdownPhase};
+use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
+use futures::TryStreamExt;
+
+use crate::error::{QueryError, external};
+use crate::policy::Sight;
+use crate::session::Purpose;
+
+/// A table as somebody sees it.
+#[derive(Debug)]
+pub(crate) struct Guarded {
+    name: String,
+    table: Arc<dyn TableProvider>,
+    sight: Sight,
+    /// The purpose that the sight was given for, and the one that is stated now.
+    given_for: Option<String>,
+    purpose: Arc<Purpose>,
+    schema: SchemaRef,
+}
+
+impl Guarded {
+    /// A table as a sight of it shows it, for as long as the purpose is the one that is stated now. `name` is
+    /// for errors.
+    ///
+    /// # Errors
+    /// Where the sight does not fit the table.
+    pub(crate) fn new(
+        name: String,
+        table: Arc<dyn TableProvider>,
+        sight: Sight,
+        purpose: Arc<Purpose>,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let given_for = purpose.stated();
+        let mut guarded = Self { schema: table.schema(), name, table, sight, given_for, purpose };
+        let plan = guarded.plan(None, &[], None)?;
+        guarded.schema = Arc::new(plan.schema().as_arrow().clone());
+        Ok(Arc::new(guarded))
+    }
+
+    /// Whether something of the table is hidden.
+    pub(crate) fn hides(&self) -> bool {
+        !self.sight.is_clear()
+    }
+
+    /// The rows that are seen and match, in the columns that are wanted.
+    fn plan(&self, projection: Option<&Vec<usize>>, filters: &[Expr], limit: Option<usize>) -> Result<LogicalPlan> {
+        let mut plan = LogicalPlanBuilder::scan("seen", provider_as_source(self.table.clone()), None)?;
+        for condition in conjunction(filters.iter().cloned()).into_iter().chain(self.sight.rows.clone()) {
+            plan = plan.filter(condition)?;
+        }
+        let schema = self.table.schema();
+        let seen = |place: usize| {
+            let name = schema.field(place).name();
+            self.sight.columns.get(name).map_or_else(|| ident(name), |seen| seen.clone().alias(name))
+        };
+        let all = || (0..schema.fields().len()).collect();
+        let columns = projection.cloned().unwrap_or_else(all).into_iter().map(seen);
+        plan.project(columns)?.limit(0, limit)?.build()
+    }
+
+    /// Whether a condition may be evaluated on rows that are not seen.
+    fn is_harmless(&self, condition: &Expr) -> bool {
+        let masked = |column: &&datafusion::common::Column| self.sight.columns.contains_key(column.name());
+        !condition.column_refs().iter().any(masked) && cannot_fail(condition)
+    }
+}
+
+/// Whether an expression has a value for whatever is in its columns, and does nothing but compare.
+fn cannot_fail(expression: &Expr) -> bool {
+    let is_safe = |part: &Expr| match part {
+        Expr::Column(_)
+        | Expr::Literal(..)
+        | Expr::Not(_)
+        | Expr::IsNull(_)
+        | Expr::IsNotNull(_)
+        | Expr::IsTrue(_)
+        | Expr::IsFalse(_)
+        | Expr::IsUnknown(_)
+        | Expr::IsNotTrue(_)
+        | Expr::IsNotFalse(_)
+        | Expr::IsNotUnknown(_)
+        | Expr::Between(_)
+        | Expr::InList(_) => true,
+        Expr::BinaryExpr(BinaryExpr { op, .. }) => compares(op),
+        // A pattern that comes from a row may be none.
+        Expr::Like(like) => matches!(*like.pattern, Expr::Literal(..)),
+        _ => false,
+    };
+    !expression.exists(|part| Ok(!is_safe(part))).unwrap_or(true)
+}
+
+fn compares(operator: &Operator) -> bool {
+    use Operator::{And, Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq, Or};
+    matches!(operator, Eq | NotEq | Lt | LtEq | Gt | GtEq | And | Or | IsDistinctFrom | IsNotDistinctFrom)
+}
+
+/// The same of a planned expression: what a join or a limit has learned of the rows that it still wants is
+/// one, too.
+fn cannot_fail_planned(expression: &Arc<dyn PhysicalExpr>) -> bool {
+    let is_safe = |part: &Arc<dyn PhysicalExpr>| {
+        let part: &dyn std::any::Any = part.as_ref();
+        part.is::<physical::Column>()
+            || part.is::<physical::Literal>()
+            || part.is::<physical::NotExpr>()
+            || part.is::<physical::IsNullExpr>()
+            || part.is::<physical::IsNotNullExpr>()
+            || part.is::<physical::InListExpr>()
+            || part.is::<physical::DynamicFilterPhysicalExpr>()
+            || part.downcast_ref::<physical::BinaryExpr>().is_some_and(|binary| compares(binary.op()))
+    };
+    !expression.exists(|part| Ok(!is_safe(part))).unwrap_or(true)
+}
+
+#[async_trait]
+impl TableProvider for Guarded {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        self.table.table_type()
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let push_down = |filter: &&Expr| match self.is_harmless(filter) {
+            true => TableProviderFilterPushDown::Exact,
+            false => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(push_down).collect())
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        // A statement that was prepared is planned again where it is answered.
+        if self.purpose.stated() != self.given_for {
+            let problem = "the purpose has changed since the statement was prepared. Prepare it again";
+            return Err(external(QueryError::Hidden(problem)));
+        }
+        let plan = state.optimize(&self.plan(projection, filters, limit)?)?;
+        let seen = DefaultPhysicalPlanner::default().create_physical_plan(&plan, state).await?;
+        Ok(if self.hides() { Arc::new(GuardExec { name: self.name.clone(), seen }) } else { seen })
+    }
+}
+
+/// The rows that are seen, and what keeps the rest of the plan from looking behind them.
+#[derive(Debug)]
+struct GuardExec {
+    name: String,
+    seen: Arc<dyn ExecutionPlan>,
+}
+
+impl ExecutionPlan for GuardExec {
+    fn name(&self) -> &'static str {
+        "GuardExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        self.seen.properties()
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.seen]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        let [seen] = <[_; 1]>::try_from(children)
+            .map_err(|children| DataFusionError::Internal(format!("{} inputs of a guard", children.len())))?;
+        Ok(Arc::new(Self { name: self.name.clone(), seen }))
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![true]
+    }
+
+    /// What is below has been planned for as many cores as there are.
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
+
+    fn cardinality_effect(&self) -> CardinalityEffect {
+        CardinalityEffect::Equal
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let name = self.name.clone();
+        let seen = self.seen.execute(partition, context)?.map_err(move |error| discreet(&name, error));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), seen)))
+    }
+
+    fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {
+        vec![ChildStats::At(partition)]
+    }
+
+    /// Estimates, for the order of joins.
+    fn statistics_from_inputs(&self, inputs: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
+        let unknown = || Statistics::new_unknown(&self.schema());
+        let rows = inputs.first().map(|input| input.num_rows.to_inexact());
+        Ok(Arc::new(Statistics { num_rows: rows.unwrap_or_default(), ..unknown() }))
+    }
+
+    fn gather_filters_for_pushdown(
+        &self,
+        _: FilterPushdownPhase,
+        filters: Vec<Arc<dyn PhysicalExpr>>,
+        _: &ConfigOptions,
+    ) -> Result<FilterDescription> {
+        let mut allowed = ChildFilterDescription::from_child(&filters, &self.seen)?;
+        let refused = ChildFilterDescription::all_unsupported(&filters);
+        for ((filter, allowed), refused) in filters.iter().zip(&mut allowed.parent_filters).zip(refused.parent_filters)
+        {
+            if !cannot_fail_planned(filter) {
+                *allowed = refused;
+            }
+        }
+        Ok(FilterDescription::new().with_child(allowed))
+    }
+}
+
+/// An error without the value that it may tell of.
+fn discreet(name: &str, error: DataFusionError) -> DataFusionError {
+    match error {
+        DataFusionError::ResourcesExhausted(_) | DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) => error,
+        other => {
+            tracing::debug!(table = name, kind = ?std::mem::discriminant(&other), "a guarded scan failed");
+            DataFusionError::Execution(format!(
+                "`{name}` could not be read as its policy shows it. Tell whoever looks after the policies"
+            ))
+        }
+    }
+}
+
+impl DisplayAs for GuardExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GuardExec: {}", self.name)
+    }
+}
+
+/// Whether a plan reads a table of which something is hidden from whoever asks.
+pub(crate) fn hides(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Ok(table) = datafusion::datasource::source_as_provider(&scan.source)
+        {
+            let table: &dyn std::any::Any = table.as_ref();
+            found |= table.downcast_ref::<Guarded>().is_some_and(Guarded::hides);
+        }
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}

@@ -1,0 +1,184 @@
+//! Who may see what: for each role a file beside the datasets' says it.
+//!
+//! What passes through: policy files, into [`Policies`]; and for somebody who asks, a table and the purpose
+//! that they state, a [`Sight`]: the rows that they see of it, and what they see in its columns. The sight is
+//! put before the table where it is scanned, whichever way it came to be asked for (see
+//! [`guard`](crate::guard)).
+//!
+//! Guaranteed: what no grant of a role gives, it does not see. Of several grants each adds: a row that one of
+//! them shows is seen, and a value is seen as it is where a grant that shows its row does not mask it. A
+//! grant that needs a purpose counts where one of the dataset's is stated (PDPA, sections 24 and 26).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use datafusion::common::Result;
+use datafusion::logical_expr::{Expr, ident, when};
+use ruam_event::{DatasetId, DatasetSpec, SpecError};
+
+use crate::caller::Caller;
+use crate::engine::QueryDataset;
+use crate::error::QueryError;
+
+mod file;
+mod mask;
+
+pub use mask::PseudonymKey;
+use mask::Mask;
+
+/// What all roles may see.
+#[derive(Debug, Default)]
+pub struct Policies {
+    /// None where there are no policies: whoever gets in sees everything.
+    roles: Option<BTreeMap<String, Role>>,
+}
+
+/// What one role may see, and how much of the engine it may use.
+#[derive(Debug, Default)]
+struct Role {
+    grants: BTreeMap<DatasetId, Vec<Grant>>,
+}
+
+/// A part of a dataset that a role may see.
+#[derive(Debug)]
+struct Grant {
+    parts: BTreeSet<Part>,
+    needs_purpose: bool,
+    /// The rows; none for all.
+    rows: Option<Expr>,
+    /// The columns whose values are not seen as they are.
+    masks: BTreeMap<String, Mask>,
+}
+
+/// What there is to see of a dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Its rows, as they are or were.
+    Rows,
+    /// What each of its rows was, by either clock.
+    History,
+    /// Its changes, one by one.
+    Changes,
+    /// What could not become a row, as it came in: nothing in it can be masked.
+    Rejects,
+}
+
+/// What somebody sees of a table.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Sight {
+    /// The rows; none for all.
+    pub rows: Option<Expr>,
+    /// What is seen in a column instead of its values.
+    pub columns: BTreeMap<String, Expr>,
+}
+
+impl Sight {
+    /// Whether all is seen as it is.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.rows.is_none() && self.columns.is_empty()
+    }
+}
+
+impl Policies {
+    /// Reads policy files, each a path (only named in errors) and its text, and checks them against the
+    /// datasets.
+    ///
+    /// # Errors
+    /// All mistakes, each with its place and remedy.
+    pub fn read(
+        files: &[(String, String)],
+        datasets: &[Arc<QueryDataset>],
+        key: &PseudonymKey,
+    ) -> Result<Self, Vec<SpecError>> {
+        let (mut roles, mut mistakes) = (BTreeMap::new(), Vec::new());
+        for (path, text) in files {
+            match file::read(path, text, datasets, key) {
+                Ok((name, role)) => match roles.entry(name) {
+                    std::collections::btree_map::Entry::Vacant(free) => drop(free.insert(role)),
+                    std::collections::btree_map::Entry::Occupied(taken) => mistakes.push(SpecError {
+                        path: path.clone(),
+                        line: 1,
+                        key: "role".to_owned(),
+                        problem: format!("role `{}` has a file already", taken.key()),
+                        remedy: "Put all that a role may see into one file".to_owned(),
+                    }),
+                },
+                Err(found) => mistakes.extend(found),
+            }
+        }
+        if mistakes.is_empty() { Ok(Self { roles: Some(roles) }) } else { Err(mistakes) }
+    }
+
+    /// The grants of somebody for a part of a dataset; none where nothing is hidden from them.
+    fn grants<'a>(
+        &'a self,
+        caller: &'a Caller,
+        dataset: &'a DatasetId,
+        part: Part,
+    ) -> Option<impl Iterator<Item = &'a Grant>> {
+        let (all, roles) = (self.roles.as_ref()?, caller.roles()?);
+        let of_dataset = roles.iter().filter_map(|role| all.get(role)?.grants.get(dataset)).flatten();
+        Some(of_dataset.filter(move |grant| grant.parts.contains(&part)))
+    }
+
+    /// Whether somebody may see a part of a dataset at all, be it for a purpose.
+    pub(crate) fn may_see(&self, caller: &Caller, dataset: &DatasetId, part: Part) -> bool {
+        self.grants(caller, dataset, part).is_none_or(|mut grants| grants.next().is_some())
+    }
+
+    /// What somebody sees of a part of a dataset for a purpose; none where there is no such thing for them.
+    ///
+    /// # Errors
+    /// Where they may see it, and not for this purpose.
+    pub(crate) fn sight(
+        &self,
+        caller: &Caller,
+        spec: &DatasetSpec,
+        part: Part,
+        purpose: Option<&str>,
+    ) -> Result<Option<Sight>, QueryError> {
+        let Some(grants) = self.grants(caller, spec.id(), part) else { return Ok(Some(Sight::default())) };
+        let grants: Vec<_> = grants.collect();
+        if grants.is_empty() {
+            return Ok(None);
+        }
+        let serves = purpose.is_some_and(|purpose| spec.purposes.iter().any(|known| known == purpose));
+        let grants: Vec<_> = grants.into_iter().filter(|grant| serves || !grant.needs_purpose).collect();
+        if grants.is_empty() {
+            return Err(QueryError::Purpose {
+                dataset: spec.id().clone(),
+                stated: purpose.map(ToOwned::to_owned),
+                purposes: spec.purposes.clone(),
+            });
+        }
+        Ok(Some(Sight { rows: any_of(&grants), columns: masked(&grants)? }))
+    }
+}
+
+/// The rows that one of some grants shows; none for all.
+fn any_of(grants: &[&Grant]) -> Option<Expr> {
+    let rows: Option<Vec<_>> = grants.iter().map(|grant| grant.rows.clone()).collect();
+    rows?.into_iter().reduce(Expr::or)
+}
+
+/// What is seen in columns that not every grant shows as they are.
+fn masked(grants: &[&Grant]) -> Result<BTreeMap<String, Expr>> {
+    let columns: BTreeSet<_> = grants.iter().flat_map(|grant| grant.masks.keys()).collect();
+    let mut masked = BTreeMap::new();
+    for column in columns {
+        let (masking, clear): (Vec<_>, Vec<_>) = grants.iter().partition(|grant| grant.masks.contains_key(column));
+        let Some(mask) = masking.iter().find_map(|grant| grant.masks.get(column)) else { continue };
+        let mask = mask.of(column);
+        let seen = match (clear.is_empty(), any_of(&clear)) {
+            (true, _) => mask,
+            (false, Some(rows)) => when(rows, ident(column)).otherwise(mask)?,
+            (false, None) => continue,
+        };
+        masked.insert(column.clone(), seen);
+    }
+    Ok(masked)
+}
+
+#[cfg(test)]
+mod tests;

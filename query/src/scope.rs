@@ -1,0 +1,89 @@
+//! What a session can ask about: the datasets, as its caller sees them.
+//!
+//! What passes through: a table on its way to the planner, into the table as the caller sees it. There is no
+//! other way from [`Tables`] to a plan.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::common::Result;
+use ruam_lake::{TableKind, TableName};
+
+use crate::caller::Caller;
+use crate::engine::QueryDataset;
+use crate::error::external;
+use crate::guard::Guarded;
+use crate::policy::{Part, Policies};
+use crate::session::Purpose;
+use crate::tables::Tables;
+
+/// The datasets of a session.
+#[derive(Clone, Debug)]
+pub(crate) struct Scope {
+    pub tables: Arc<Tables>,
+    pub datasets: Arc<[Arc<QueryDataset>]>,
+    pub policies: Arc<Policies>,
+    pub caller: Arc<Caller>,
+    pub purpose: Arc<Purpose>,
+}
+
+impl Scope {
+    /// Whether a part of a dataset is there for the caller.
+    pub(crate) fn has(&self, dataset: &QueryDataset, part: Part) -> bool {
+        self.policies.may_see(&self.caller, dataset.spec.id(), part)
+    }
+
+    /// The datasets of which the caller sees something.
+    pub(crate) fn datasets(&self) -> impl Iterator<Item = &Arc<QueryDataset>> {
+        let parts = [Part::Rows, Part::History, Part::Changes, Part::Rejects];
+        self.datasets.iter().filter(move |dataset| parts.iter().any(|part| self.has(dataset, *part)))
+    }
+
+    /// The tables that are there for the caller, each with its dataset and its columns.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = (&Arc<QueryDataset>, TableName, &SchemaRef)> {
+        self.datasets.iter().flat_map(move |dataset| {
+            let seen = dataset.tables().filter(|(name, _)| self.has(dataset, part_of(name.kind)));
+            seen.map(move |(name, schema)| (dataset, name, schema))
+        })
+    }
+
+    /// The table that a name stands for, where it is there for the caller.
+    pub(crate) fn table(&self, name: &str) -> Option<(&Arc<QueryDataset>, TableName, &SchemaRef)> {
+        self.tables().find(|(_, table, _)| table.to_string() == name)
+    }
+
+    /// A table as the caller sees it; none where it is not there for them. `name` is for errors.
+    pub(crate) fn see(
+        &self,
+        dataset: &QueryDataset,
+        part: Part,
+        name: String,
+        table: Arc<dyn TableProvider>,
+    ) -> Result<Option<Arc<dyn TableProvider>>> {
+        let stated = self.purpose.stated();
+        let sight = self.policies.sight(&self.caller, &dataset.spec, part, stated.as_deref()).map_err(external)?;
+        let Some(sight) = sight else { return Ok(None) };
+        // Nothing that is hidden now will be for another purpose, where nothing is hidden from the caller at all.
+        if self.caller.roles().is_none() {
+            return Ok(Some(table));
+        }
+        Guarded::new(name, table, sight, self.purpose.clone()).map(Some)
+    }
+
+    /// Whether the caller sees all rows of a part of a dataset, so that their number is no secret.
+    pub(crate) fn sees_all_rows(&self, dataset: &QueryDataset, part: Part) -> bool {
+        let stated = self.purpose.stated();
+        let sight = self.policies.sight(&self.caller, &dataset.spec, part, stated.as_deref());
+        sight.is_ok_and(|sight| sight.is_some_and(|sight| sight.rows.is_none()))
+    }
+}
+
+/// The part of a dataset that a table is.
+pub(crate) fn part_of(kind: TableKind) -> Part {
+    match kind {
+        TableKind::Rows => Part::Rows,
+        TableKind::Changes => Part::Changes,
+        TableKind::Rejects => Part::Rejects,
+    }
+}

@@ -1,0 +1,90 @@
+//! Somebody who asks, for as long as they do: what they see, and for which purpose.
+//!
+//! What passes through: a statement, into a plan over the tables as this caller sees them, and its answer as
+//! a stream of Arrow batches. Every way in has one of these for each client.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::prelude::SessionContext;
+
+use crate::caller::Caller;
+use crate::catalog::CATALOG;
+use crate::dialect;
+use crate::engine::read_only;
+use crate::error::QueryError;
+
+/// The setting by which a purpose is stated.
+pub(crate) const PURPOSE: &str = "ruam.purpose";
+
+/// What a session's questions are for.
+#[derive(Debug, Default)]
+pub(crate) struct Purpose(RwLock<Option<String>>);
+
+impl Purpose {
+    pub(crate) fn stated(&self) -> Option<String> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn state(&self, purpose: Option<String>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = purpose;
+    }
+}
+
+/// A client's session.
+#[derive(Clone)]
+pub struct Session {
+    pub(crate) context: Arc<SessionContext>,
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) purpose: Arc<Purpose>,
+}
+
+impl Session {
+    /// Who asks.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// States what the questions from here on are for; none takes that back.
+    pub fn state_purpose(&self, purpose: Option<String>) {
+        self.purpose.state(purpose);
+    }
+
+    /// Plans a statement and begins to answer it.
+    ///
+    /// # Errors
+    /// Where the statement does not work, or would write, or asks for what the caller may not see.
+    pub async fn query(&self, sql: &str) -> Result<SendableRecordBatchStream, QueryError> {
+        let plan = async {
+            let plan = self.context.state().statement_to_plan(dialect::parse(sql)?).await?;
+            read_only().verify_plan(&plan)?;
+            self.context.execute_logical_plan(plan).await
+        };
+        let frame = plan.await.map_err(|error| self.explain(error))?;
+        Ok(frame.execute_stream().await?)
+    }
+
+    /// Names what a table that does not exist could have been meant to be.
+    fn explain(&self, error: DataFusionError) -> QueryError {
+        let error = QueryError::from(error);
+        let text = error.to_string();
+        let own = format!("table '{CATALOG}.");
+        let Some((asked, _)) = text.strip_prefix(&own).and_then(|rest| rest.split_once("' not found")) else {
+            return error;
+        };
+        let Some(catalog) = self.context.catalog(CATALOG) else { return error };
+        let mut known = Vec::new();
+        for schema in catalog.schema_names() {
+            let tables = catalog.schema(&schema).map(|tables| tables.table_names()).unwrap_or_default();
+            known.extend(tables.iter().map(|table| format!("{schema}.{table}")));
+        }
+        QueryError::no_table(asked, &known)
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("caller", &self.caller).finish_non_exhaustive()
+    }
+}
