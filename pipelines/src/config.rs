@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) data_dir: PathBuf,
     /// The folder of dataset files; none takes `specs` or `pipelines/specs`, or the built-in ones.
     pub(crate) specs: Option<PathBuf>,
+    /// The folder of policy files; none takes `policies` beside the dataset files, if it is there.
+    pub(crate) policies: Option<PathBuf>,
     /// The log.
     pub(crate) log: LogSection,
     /// The lake.
@@ -110,6 +112,7 @@ impl Default for Settings {
         Self {
             data_dir: PathBuf::from("ruam-data"),
             specs: None,
+            policies: None,
             log: LogSection::default(),
             lake: LakeSection::default(),
             query: QuerySection::default(),

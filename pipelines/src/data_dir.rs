@@ -166,6 +166,11 @@ impl DataDir {
         self.path.join("index")
     }
 
+    /// The secret that pseudonyms are made with.
+    pub(crate) fn pseudonym_key(&self) -> PathBuf {
+        self.path.join("pseudonym.key")
+    }
+
     /// Where extracts go.
     pub(crate) fn extracts(&self) -> PathBuf {
         self.path.join("extracts")

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use ruam_lake::{Lake, changes_schema};
+use ruam_lake::Lake;
 use ruam_log::embedded::{EmbeddedBroker, EmbeddedSettings};
 use ruam_log::{Log, LogSettings};
 use ruam_query::{Engine, EngineSettings, QueryDataset};
 
 use crate::config::{DEFAULT_FILE, Settings};
 use crate::data_dir::{DataDir, DataDirError, Part, PartLock};
-use crate::port;
+use crate::{policies, port};
 use crate::specs::Datasets;
 
 /// How long a broker may take to answer at the beginning.
@@ -166,13 +166,7 @@ impl Deployment {
 
     /// The datasets as queries see them.
     pub(crate) fn query_datasets(&self) -> Vec<Arc<QueryDataset>> {
-        let dataset = |dataset: &crate::specs::Dataset| {
-            let rows = dataset.transform.schema().clone();
-            let changes = dataset.spec.history.then(|| changes_schema(&rows));
-            let rejects = ruam_transform::reject::SCHEMA.clone();
-            Arc::new(QueryDataset { spec: dataset.spec.clone(), rows, rejects, changes })
-        };
-        self.datasets.all.values().map(dataset).collect()
+        self.datasets.all.values().map(|dataset| Arc::new(dataset.queried())).collect()
     }
 
     /// The engine that answers SQL.
@@ -181,6 +175,9 @@ impl Deployment {
     /// Where it cannot be set up.
     pub(crate) fn engine(&self) -> Result<Engine> {
         let settings = EngineSettings { memory: self.settings.query.memory_mb << 20 };
-        Ok(Engine::new(self.lake.clone(), self.query_datasets(), settings)?)
+        let (datasets, key) = (self.query_datasets(), policies::key(&self.data_dir.pseudonym_key())?);
+        let folder = policies::folder(self.settings.policies.as_deref(), &self.datasets.place);
+        let policies = policies::load(folder.as_deref(), &datasets, &key)?;
+        Ok(Engine::new(self.lake.clone(), datasets, policies, settings)?)
     }
 }

@@ -15,6 +15,7 @@ mod fault;
 mod feed;
 mod memory;
 mod meter;
+mod policies;
 mod port;
 mod run;
 mod specs;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use ruam_connectors::Overrides;
 use ruam_event::{DatasetId, DatasetSpec, SpecError};
+use ruam_lake::changes_schema;
+use ruam_query::QueryDataset;
 use ruam_transform::Transform;
 
 /// The datasets that come with the program, for the demo.
@@ -23,6 +25,15 @@ pub(crate) struct Dataset {
     pub(crate) spec: Arc<DatasetSpec>,
     /// How its records become rows.
     pub(crate) transform: Arc<Transform>,
+}
+
+impl Dataset {
+    /// The dataset as queries see it.
+    pub(crate) fn queried(&self) -> QueryDataset {
+        let rows = self.transform.schema().clone();
+        let changes = self.spec.history.then(|| changes_schema(&rows));
+        QueryDataset { spec: self.spec.clone(), rows, rejects: ruam_transform::reject::SCHEMA.clone(), changes }
+    }
 }
 
 /// The datasets, and where they were found.
@@ -158,12 +169,18 @@ fn read(path: &str, text: &str, max_record_bytes: usize) -> Result<Dataset, Spec
 }
 
 fn read_folder(folder: &Path) -> Result<Vec<(String, String)>, SpecsProblem> {
+    let files = read_files(folder)?;
+    if files.is_empty() { Err(SpecsProblem::None(folder.to_owned())) } else { Ok(files) }
+}
+
+/// The declarations in a folder and those below it, each with its path and its text, by path.
+///
+/// # Errors
+/// Where one cannot be read.
+pub(crate) fn read_files(folder: &Path) -> Result<Vec<(String, String)>, SpecsProblem> {
     let mut files = Vec::new();
     collect(folder, &mut files)?;
     files.sort();
-    if files.is_empty() {
-        return Err(SpecsProblem::None(folder.to_owned()));
-    }
     let read = |path: PathBuf| {
         let text =
             std::fs::read_to_string(&path).map_err(|source| SpecsProblem::Unreadable { path: path.clone(), source })?;

@@ -4,20 +4,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use datafusion::error::DataFusionError;
-use datafusion::execution::SendableRecordBatchStream;
+use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use ruam_event::DatasetSpec;
 use ruam_lake::{Lake, TableName};
 
-use crate::catalog::{self, CATALOG, Tables};
-use crate::dialect;
+use crate::caller::Caller;
+use crate::catalog::{self, CATALOG};
 use crate::error::QueryError;
 use crate::functions;
 use crate::like_escape::LikeEscape;
+use crate::planner::Planner;
+use crate::policy::Policies;
+use crate::scope::Scope;
+use crate::session::Session;
 use crate::table_changes::TableChanges;
+use crate::tables::Tables;
 use crate::time_travel::TimeTravel;
 
 /// A dataset as queries see it.
@@ -50,54 +56,96 @@ impl Default for EngineSettings {
 /// Answers SQL.
 #[derive(Clone)]
 pub struct Engine {
-    session: Arc<SessionContext>,
+    /// What all sessions have in common: functions and rules, and the bounds of the engine.
+    base: SessionState,
     lake: Lake,
-    datasets: Vec<Arc<QueryDataset>>,
+    tables: Arc<Tables>,
+    datasets: Arc<[Arc<QueryDataset>]>,
+    policies: Arc<Policies>,
 }
 
 impl Engine {
-    /// An engine over some datasets of a lake.
+    /// An engine over some datasets of a lake, which shows them to each caller as the policies have it.
     ///
     /// # Errors
     /// Where DataFusion cannot be set up.
-    pub fn new(lake: Lake, datasets: Vec<Arc<QueryDataset>>, settings: EngineSettings) -> Result<Self, QueryError> {
+    pub fn new(
+        lake: Lake,
+        datasets: Vec<Arc<QueryDataset>>,
+        policies: Policies,
+        settings: EngineSettings,
+    ) -> Result<Self, QueryError> {
         let runtime = RuntimeEnvBuilder::new().with_memory_limit(settings.memory, 1.0).build_arc()?;
         let (url, store) = lake.object_store();
         runtime.register_object_store(&base_of(url), store);
-        let session = SessionContext::new_with_config_rt(config(), runtime);
-        register(&session, &Arc::new(Tables::new(lake.clone(), false)), &datasets)?;
-        Ok(Self { session: Arc::new(session), lake, datasets })
+        let base = SessionContext::new_with_config_rt(config(), runtime);
+        functions::register(&base);
+        base.add_analyzer_rule(Arc::new(LikeEscape));
+        let tables = Arc::new(Tables::new(lake.clone(), false));
+        Ok(Self { base: base.state(), lake, tables, datasets: datasets.into(), policies: Arc::new(policies) })
     }
 
-    /// The session, for servers that plan by themselves.
-    pub(crate) fn session(&self) -> Arc<SessionContext> {
-        self.session.clone()
+    /// A session for somebody who asks.
+    ///
+    /// # Errors
+    /// Where DataFusion cannot be set up.
+    pub fn session(&self, caller: Caller) -> Result<Session, QueryError> {
+        self.session_on(self.base.clone(), caller, self.tables.clone())
     }
 
-    /// Plans a statement and begins to answer it.
+    /// A question of the system itself.
     ///
     /// # Errors
     /// Where the statement does not work, or would write.
     pub async fn query(&self, sql: &str) -> Result<SendableRecordBatchStream, QueryError> {
-        answer(&self.session, sql).await
+        self.session(Caller::system("ruam"))?.query(sql).await
     }
 
-    /// An engine whose tables stay as they are when they are first looked at.
+    /// What all sessions have in common, for servers that add to it.
+    pub(crate) fn base(&self) -> SessionState {
+        self.base.clone()
+    }
+
+    /// A session with what a server has added to all sessions.
+    pub(crate) fn session_with(&self, base: SessionState, caller: Caller) -> Result<Session, QueryError> {
+        self.session_on(base, caller, self.tables.clone())
+    }
+
+    fn session_on(&self, base: SessionState, caller: Caller, tables: Arc<Tables>) -> Result<Session, QueryError> {
+        let scope = Scope {
+            tables,
+            datasets: self.datasets.clone(),
+            policies: self.policies.clone(),
+            caller: Arc::new(caller),
+            purpose: Arc::default(),
+        };
+        let (caller, purpose) = (scope.caller.clone(), scope.purpose.clone());
+        let catalogs = Arc::new(MemoryCatalogProviderList::new());
+        catalogs.register_catalog(CATALOG.to_owned(), catalog::catalog(&scope)?);
+        let state = SessionStateBuilder::new_from_existing(base)
+            .with_catalog_list(catalogs)
+            .with_query_planner(Arc::new(Planner))
+            .build();
+        let context = SessionContext::new_with_state(state);
+        context.register_udtf(TableChanges::NAME, Arc::new(TableChanges(scope.clone())));
+        context.register_relation_planner(Arc::new(TimeTravel(scope)))?;
+        Ok(Session { context: Arc::new(context), caller, purpose })
+    }
+
+    /// An engine whose tables stay as they are when they are first looked at, for the system itself.
     ///
     /// # Errors
     /// Where DataFusion cannot be set up.
     pub fn pinned(&self) -> Result<Pinned, QueryError> {
         let tables = Arc::new(Tables::new(self.lake.clone(), true));
-        let state = self.session.state();
-        let session = SessionContext::new_with_config_rt(state.config().clone(), self.session.runtime_env());
-        register(&session, &tables, &self.datasets)?;
+        let session = self.session_on(self.base.clone(), Caller::system("extract"), tables.clone())?;
         Ok(Pinned { session, tables })
     }
 }
 
 /// An engine whose tables do not change while it is asked, so that answers fit together.
 pub struct Pinned {
-    session: SessionContext,
+    session: Session,
     tables: Arc<Tables>,
 }
 
@@ -107,7 +155,7 @@ impl Pinned {
     /// # Errors
     /// Where the statement does not work, or would write.
     pub async fn query(&self, sql: &str) -> Result<SendableRecordBatchStream, QueryError> {
-        answer(&self.session, sql).await
+        self.session.query(sql).await
     }
 
     /// The versions of the tables that were looked at.
@@ -129,44 +177,6 @@ pub(crate) fn config() -> SessionConfig {
         .with_information_schema(true)
         // A moment that is written with its zone is that moment; none would be the time as it stands there.
         .set_str("datafusion.execution.time_zone", "UTC")
-}
-
-/// Makes tables known to a session, and the functions.
-fn register(session: &SessionContext, tables: &Arc<Tables>, datasets: &[Arc<QueryDataset>]) -> Result<(), QueryError> {
-    session.register_catalog(CATALOG, catalog::catalog(tables, datasets)?);
-    functions::register(session);
-    session.add_analyzer_rule(Arc::new(LikeEscape));
-    session.register_relation_planner(Arc::new(TimeTravel { tables: tables.clone(), datasets: datasets.to_vec() }))?;
-    let changes = TableChanges { tables: tables.clone(), datasets: datasets.to_vec() };
-    session.register_udtf(TableChanges::NAME, Arc::new(changes));
-    Ok(())
-}
-
-async fn answer(session: &SessionContext, sql: &str) -> Result<SendableRecordBatchStream, QueryError> {
-    let plan = async {
-        let plan = session.state().statement_to_plan(dialect::parse(sql)?).await?;
-        read_only().verify_plan(&plan)?;
-        session.execute_logical_plan(plan).await
-    };
-    let frame = plan.await.map_err(|error| explain(session, error))?;
-    Ok(frame.execute_stream().await?)
-}
-
-/// Names what a table that does not exist could have been meant to be.
-fn explain(session: &SessionContext, error: DataFusionError) -> QueryError {
-    let error = QueryError::from(error);
-    let text = error.to_string();
-    let own = format!("table '{CATALOG}.");
-    let Some((asked, _)) = text.strip_prefix(&own).and_then(|rest| rest.split_once("' not found")) else {
-        return error;
-    };
-    let Some(catalog) = session.catalog(CATALOG) else { return error };
-    let mut known = Vec::new();
-    for schema in catalog.schema_names() {
-        let tables = catalog.schema(&schema).map(|tables| tables.table_names()).unwrap_or_default();
-        known.extend(tables.iter().map(|table| format!("{schema}.{table}")));
-    }
-    QueryError::no_table(asked, &known)
 }
 
 /// Scheme and authority of a URL, by which stores are registered.

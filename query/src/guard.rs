@@ -27,7 +27,7 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions as physical;
 use datafusion::physical_plan::execution_plan::CardinalityEffect;
-use datafusion::physical_plan::filter_pushdown::{ChildFilterDescription, FilterDescription, FilterPushdownPhase};
+use datafusion::physical_plan::filter_pushdown::{FilterDescription, FilterPushdownPhase};
 use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
@@ -248,15 +248,10 @@ impl ExecutionPlan for GuardExec {
         filters: Vec<Arc<dyn PhysicalExpr>>,
         _: &ConfigOptions,
     ) -> Result<FilterDescription> {
-        let mut allowed = ChildFilterDescription::from_child(&filters, &self.seen)?;
-        let refused = ChildFilterDescription::all_unsupported(&filters);
-        for ((filter, allowed), refused) in filters.iter().zip(&mut allowed.parent_filters).zip(refused.parent_filters)
-        {
-            if !cannot_fail_planned(filter) {
-                *allowed = refused;
-            }
+        match filters.iter().all(cannot_fail_planned) {
+            true => FilterDescription::from_children(filters, &self.children()),
+            false => Ok(FilterDescription::all_unsupported(&filters, &self.children())),
         }
-        Ok(FilterDescription::new().with_child(allowed))
     }
 }
 

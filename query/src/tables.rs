@@ -1,10 +1,11 @@
 //! The tables of the lake as they are looked at by all sessions.
 //!
 //! What passes through: a table's name, into the table as it is at that moment. What is known of a table is
-//! kept, so that the next look costs little, and each table is looked at by one at a time.
+//! kept, so that the next look costs little; whoever asks while somebody else looks shares the next look.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{MemTable, TableProvider};
@@ -19,16 +20,21 @@ use crate::scan::LakeTable;
 #[derive(Debug)]
 pub(crate) struct Tables {
     lake: Lake,
-    known: tokio::sync::Mutex<HashMap<TableName, Known>>,
+    seats: Mutex<HashMap<TableName, Arc<Seat>>>,
     /// With a pinned catalog, the version that each table was first looked at in.
     pinned: Option<Mutex<BTreeMap<TableName, u64>>>,
 }
+
+/// Where a table is known, by one at a time.
+type Seat = tokio::sync::Mutex<Option<Known>>;
 
 /// A table that has been looked at.
 #[derive(Debug)]
 struct Known {
     table: DeltaTable,
     files: LiveFiles,
+    /// When the last look at it began.
+    looked: Instant,
 }
 
 impl Known {
@@ -44,7 +50,7 @@ impl Known {
 
 impl Tables {
     pub(crate) fn new(lake: Lake, pinned: bool) -> Self {
-        Self { lake, known: tokio::sync::Mutex::default(), pinned: pinned.then(Mutex::default) }
+        Self { lake, seats: Mutex::default(), pinned: pinned.then(Mutex::default) }
     }
 
     /// The versions that have been looked at, if the catalog is pinned.
@@ -55,8 +61,9 @@ impl Tables {
 
     /// A table to scan; empty where nothing has been written to it.
     pub(crate) async fn provider(&self, name: &TableName, schema: &SchemaRef) -> Result<Arc<dyn TableProvider>> {
-        let mut known = self.known.lock().await;
-        match self.look(&mut known, name).await? {
+        let (asked, seat) = (Instant::now(), self.seat(name));
+        let mut seat = seat.lock().await;
+        match self.look(&mut seat, name, asked).await? {
             Some(known) => known.provider(name).await,
             None => Ok(Arc::new(MemTable::try_new(schema.clone(), vec![Vec::new()])?)),
         }
@@ -64,8 +71,9 @@ impl Tables {
 
     /// A table as it is now, or in its pinned version; none where nothing has been written to it.
     pub(crate) async fn table(&self, name: &TableName) -> Result<Option<DeltaTable>> {
-        let mut known = self.known.lock().await;
-        Ok(self.look(&mut known, name).await?.map(|known| known.table.clone()))
+        let (asked, seat) = (Instant::now(), self.seat(name));
+        let mut seat = seat.lock().await;
+        Ok(self.look(&mut seat, name, asked).await?.map(|known| known.table.clone()))
     }
 
     /// A table as it was, with the files that it had.
@@ -78,18 +86,29 @@ impl Tables {
         Ok((table, files))
     }
 
+    fn seat(&self, name: &TableName) -> Arc<Seat> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner).entry(name.clone()).or_default().clone()
+    }
+
     async fn look<'a>(
         &self,
-        known: &'a mut HashMap<TableName, Known>,
+        seat: &'a mut Option<Known>,
         name: &TableName,
+        asked: Instant,
     ) -> Result<Option<&'a mut Known>> {
-        if let (Some(Known { table, .. }), None) = (known.get_mut(name), &self.pinned)
-            && table.update_incremental(None).await.is_err()
-        {
-            // It may have been replaced as a whole; then it is opened anew.
-            known.remove(name);
+        if let Some(known) = seat {
+            // Somebody else's look that began after this one was asked for serves as well.
+            let is_fresh = self.pinned.is_some() || known.looked >= asked;
+            let looked = Instant::now();
+            if is_fresh || known.table.update_incremental(None).await.is_ok() {
+                known.looked = if is_fresh { known.looked } else { looked };
+            } else {
+                // It may have been replaced as a whole; then it is opened anew.
+                *seat = None;
+            }
         }
-        if !known.contains_key(name) {
+        if seat.is_none() {
+            let looked = Instant::now();
             let table = match self.lake.table(name).await {
                 Ok(table) => table,
                 Err(LakeError::Missing { .. }) => return Ok(None),
@@ -99,8 +118,8 @@ impl Tables {
                 let version = table.version().unwrap_or_default();
                 pinned.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), version);
             }
-            known.insert(name.clone(), Known { table, files: LiveFiles::default() });
+            *seat = Some(Known { table, files: LiveFiles::default(), looked });
         }
-        Ok(known.get_mut(name))
+        Ok(seat.as_mut())
     }
 }

@@ -143,6 +143,7 @@ mod tests {
     use arrow::datatypes::{Field, Schema};
 
     use crate::engine::{Engine, EngineSettings, QueryDataset};
+    use crate::policy::Policies;
 
     const SPEC: &str = r#"
         dataset = "a.b"
@@ -202,7 +203,7 @@ mod tests {
             changes: None,
         };
         let lake = Lake::open(&dir.to_string_lossy(), &BTreeMap::new()).unwrap();
-        Engine::new(lake, vec![Arc::new(dataset)], EngineSettings::default()).unwrap()
+        Engine::new(lake, vec![Arc::new(dataset)], Policies::default(), EngineSettings::default()).unwrap()
     }
 
     /// The first row of the answer, or what is wrong.

@@ -1,14 +1,17 @@
 //! `ruam check`
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Result;
+use ruam_query::PseudonymKey;
 
 use crate::console::say;
 use crate::deployment::Place;
+use crate::policies::{self, PoliciesError};
 use crate::specs::Datasets;
 
-/// Check the settings and all dataset files, without connecting to anything.
+/// Check the settings and all dataset and policy files, without connecting to anything.
 ///
 /// Every mistake is shown with its file, line, key and remedy. Ends with 1 if there is one.
 #[derive(Debug, clap::Args)]
@@ -19,20 +22,33 @@ impl Check {
         let settings = place.settings()?;
         let datasets = match Datasets::load(settings.specs.as_deref(), settings.limits.max_record_bytes) {
             Ok(datasets) => datasets,
-            Err(problems) => {
-                for problem in &problems.0 {
-                    say(problem.to_string())?;
-                }
-                let count = problems.0.len();
-                say(format!("{count} {} found", if count == 1 { "mistake" } else { "mistakes" }))?;
-                return Ok(ExitCode::FAILURE);
-            }
+            Err(problems) => return tell(&problems.0),
         };
         for dataset in datasets.all.values() {
             let spec = &dataset.spec;
             say(format!("{}: {}, {} columns, {}: right", spec.path(), spec.id(), spec.columns.len(), spec.mode))?;
         }
         say(format!("{} datasets in {} are right", datasets.all.len(), datasets.place))?;
+        if let Some(folder) = policies::folder(settings.policies.as_deref(), &datasets.place) {
+            let queried: Vec<_> = datasets.all.values().map(|dataset| Arc::new(dataset.queried())).collect();
+            // Which secret pseudonyms are made with makes no difference to whether the files are right.
+            match policies::load(Some(&folder), &queried, &PseudonymKey::default()) {
+                Ok(_) => say(format!("the policies in {} are right", folder.display()))?,
+                Err(error) => match error.downcast::<PoliciesError>() {
+                    Ok(mistakes) => return tell(&mistakes.0),
+                    Err(error) => return Err(error),
+                },
+            }
+        }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Tells of mistakes.
+fn tell(mistakes: &[impl ToString]) -> Result<ExitCode> {
+    for mistake in mistakes {
+        say(mistake.to_string())?;
+    }
+    say(format!("{} {} found", mistakes.len(), if mistakes.len() == 1 { "mistake" } else { "mistakes" }))?;
+    Ok(ExitCode::FAILURE)
 }

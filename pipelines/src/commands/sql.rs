@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use ruam_query::Caller;
 use ruam_query::format::{self, Format};
 
 use crate::console;
@@ -31,6 +32,12 @@ pub(crate) struct Sql {
     /// How to write the result
     #[arg(long, default_value = "table", value_name = "FORMAT", value_parser = clap::builder::PossibleValuesParser::new(Format::NAMES))]
     format: String,
+    /// Ask as somebody with these roles would, to see what the policies show them
+    #[arg(long, value_name = "ROLE", value_delimiter = ',')]
+    roles: Option<Vec<String>>,
+    /// State what the question is for
+    #[arg(long, value_name = "PURPOSE")]
+    purpose: Option<String>,
     /// Write to a file instead
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -48,7 +55,13 @@ impl Sql {
         };
         let format: Format = self.format.parse().map_err(anyhow::Error::msg)?;
         let deployment = Deployment::open(place.settings()?)?;
-        let results = deployment.engine()?.query(&statement).await?;
+        let caller = match &self.roles {
+            Some(roles) => Caller::new("somebody", roles.iter().cloned(), "ruam sql"),
+            None => Caller::system("ruam sql"),
+        };
+        let session = deployment.engine()?.session(caller)?;
+        session.state_purpose(self.purpose.clone());
+        let results = session.query(&statement).await?;
         match &self.output {
             Some(path) => {
                 let file = File::create(path).with_context(|| format!("cannot write to {}", path.display()))?;

@@ -5,7 +5,7 @@
 //! and answered in the same way.
 
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::{DataType, Field};
 use async_trait::async_trait;
@@ -24,7 +24,7 @@ use datafusion_postgres::pgwire::api::results::{FieldInfo, Response};
 use datafusion_postgres::pgwire::api::stmt::QueryParser;
 use datafusion_postgres::pgwire::api::store::{Entry, PortalStore};
 use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, Type};
-use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
+use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::PgWireBackendMessage;
 use datafusion_postgres::pgwire::messages::extendedquery::Execute;
 use datafusion_postgres::pgwire::messages::response::TransactionStatus;
@@ -33,29 +33,57 @@ use datafusion_postgres::pgwire::types::format::FormatOptions;
 use datafusion_postgres::{DfSessionService, Parser, QueryHook};
 use futures::Sink;
 
+use super::refused;
 use super::savepoints::is_way_back;
 use crate::dialect;
 use crate::engine::read_only;
 
-/// Answers what clients ask.
+const INVALID_AUTHORIZATION: &str = "28000";
+const IN_FAILED_SQL_TRANSACTION: &str = "25P02";
+
+/// Answers what a client asks.
 pub(super) struct Queries {
+    signed_in: Arc<SignedIn>,
+    statements: Arc<Statements>,
+}
+
+/// What a client asks with; nothing before it has signed in.
+#[derive(Default)]
+struct SignedIn(OnceLock<Answering>);
+
+struct Answering {
     session: Arc<SessionContext>,
     service: DfSessionService,
-    parser: Arc<Statements>,
+}
+
+impl SignedIn {
+    fn answering(&self) -> PgWireResult<&Answering> {
+        self.0.get().ok_or_else(|| refused(INVALID_AUTHORIZATION, "nothing is answered before you have signed in"))
+    }
 }
 
 impl Queries {
-    pub(super) fn new(session: Arc<SessionContext>, hooks: Vec<Arc<dyn QueryHook>>) -> Self {
+    pub(super) fn new() -> Self {
+        let signed_in = Arc::new(SignedIn::default());
+        Self { statements: Arc::new(Statements { signed_in: signed_in.clone() }), signed_in }
+    }
+
+    /// Lets the client ask from here on. Who has signed in stays who they are.
+    pub(super) fn begin(&self, session: Arc<SessionContext>, hooks: Vec<Arc<dyn QueryHook>>) {
         let service = DfSessionService::new_with_hooks(session.clone(), hooks);
-        let parser = Arc::new(Statements { parser: service.query_parser(), session: session.clone() });
-        Self { session, service, parser }
+        let _ = self.signed_in.0.set(Answering { session, service });
     }
 }
 
 /// Reads statements.
 pub(super) struct Statements {
-    parser: Arc<Parser>,
-    session: Arc<SessionContext>,
+    signed_in: Arc<SignedIn>,
+}
+
+impl Statements {
+    fn parser(&self) -> PgWireResult<Arc<Parser>> {
+        Ok(self.signed_in.answering()?.service.query_parser())
+    }
 }
 
 /// A statement that only the [`dialect`] knows; none where datafusion-postgres knows it as well, or where it
@@ -107,9 +135,9 @@ impl QueryParser for Statements {
         C: ClientInfo + Unpin + Send + Sync,
     {
         let parsed = match own(sql) {
-            None => self.parser.parse_sql(client, sql, types).await?,
+            None => self.parser()?.parse_sql(client, sql, types).await?,
             Some(statement) => {
-                let plan = plan(&self.session, statement.clone()).await?;
+                let plan = plan(&self.signed_in.answering()?.session, statement.clone()).await?;
                 Some((sql.to_owned(), Some((statement, plan))))
             }
         };
@@ -118,11 +146,11 @@ impl QueryParser for Statements {
     }
 
     fn get_parameter_types(&self, statement: &Self::Statement) -> PgWireResult<Vec<Type>> {
-        self.parser.get_parameter_types(statement)
+        self.parser()?.get_parameter_types(statement)
     }
 
     fn get_result_schema(&self, statement: &Self::Statement, format: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
-        self.parser.get_result_schema(statement, format)
+        self.parser()?.get_result_schema(statement, format)
     }
 }
 
@@ -156,15 +184,14 @@ impl SimpleQueryHandler for Queries {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let Some(statement) = own(sql) else { return SimpleQueryHandler::do_query(&self.service, client, sql).await };
+        let Answering { session, service } = self.signed_in.answering()?;
+        let Some(statement) = own(sql) else { return SimpleQueryHandler::do_query(service, client, sql).await };
         if client.transaction_status() == TransactionStatus::Error {
-            let message = "the transaction has failed: nothing is answered until it ends. Write ROLLBACK".to_owned();
-            // in_failed_sql_transaction
-            let error = ErrorInfo::new("ERROR".to_owned(), "25P02".to_owned(), message);
-            return Err(PgWireError::UserError(Box::new(error)));
+            let message = "the transaction has failed: nothing is answered until it ends. Write ROLLBACK";
+            return Err(refused(IN_FAILED_SQL_TRANSACTION, message));
         }
-        let plan = plan(&self.session, statement).await?;
-        let frame = self.session.execute_logical_plan(plan).await.map_err(failed)?;
+        let plan = plan(session, statement).await?;
+        let frame = session.execute_logical_plan(plan).await.map_err(failed)?;
         let options = FormatOptions::from_client_metadata(client.metadata());
         let answer = encode_dataframe(frame, &Format::UnifiedText, Some(Arc::new(options))).await?;
         Ok(vec![Response::Query(answer)])
@@ -177,7 +204,7 @@ impl ExtendedQueryHandler for Queries {
     type QueryParser = Statements;
 
     fn query_parser(&self) -> Arc<Self::QueryParser> {
-        self.parser.clone()
+        self.statements.clone()
     }
 
     async fn on_execute<C>(&self, client: &mut C, message: Execute) -> PgWireResult<()>
@@ -209,6 +236,6 @@ impl ExtendedQueryHandler for Queries {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        ExtendedQueryHandler::do_query(&self.service, client, portal, max_rows).await
+        ExtendedQueryHandler::do_query(&self.signed_in.answering()?.service, client, portal, max_rows).await
     }
 }

@@ -3,18 +3,20 @@
 //! Nothing is written here, so that there is nothing to go back to; what counts is that a transaction in which
 //! something failed goes on after `ROLLBACK TO`.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
-use datafusion::common::{DFSchema, ParamValues};
-use datafusion::logical_expr::{EmptyRelation, LogicalPlan};
+use datafusion::common::ParamValues;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::ast::Statement;
 use datafusion_postgres::hooks::{HookClient, QueryHook};
 use datafusion_postgres::pgwire::api::ClientInfo;
 use datafusion_postgres::pgwire::api::results::{Response, Tag};
-use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
+use datafusion_postgres::pgwire::error::PgWireResult;
 use datafusion_postgres::pgwire::messages::response::TransactionStatus;
+
+use super::{nothing, refused};
+
+const NO_ACTIVE_SQL_TRANSACTION: &str = "25P01";
 
 /// Answers statements about savepoints, before the hook that answers those about transactions.
 #[derive(Debug)]
@@ -40,9 +42,7 @@ fn answer(statement: &Statement, status: TransactionStatus) -> Option<PgWireResu
     match status {
         TransactionStatus::Idle => {
             let message = format!("{tag} can only be used in a transaction block. Write BEGIN first");
-            // no_active_sql_transaction
-            let error = ErrorInfo::new("ERROR".to_owned(), "25P01".to_owned(), message);
-            Some(Err(PgWireError::UserError(Box::new(error))))
+            Some(Err(refused(NO_ACTIVE_SQL_TRANSACTION, message)))
         }
         TransactionStatus::Transaction => Some(Ok(Response::Execution(Tag::new(tag)))),
         // As all else in a transaction that has failed.
@@ -67,8 +67,7 @@ impl QueryHook for Savepoints {
         _: &SessionContext,
         _: &(dyn ClientInfo + Send + Sync),
     ) -> Option<PgWireResult<LogicalPlan>> {
-        let nothing = EmptyRelation { produce_one_row: false, schema: Arc::new(DFSchema::empty()) };
-        tag(statement).map(|_| Ok(LogicalPlan::EmptyRelation(nothing)))
+        tag(statement).map(|_| Ok(nothing()))
     }
 
     async fn handle_extended_query(

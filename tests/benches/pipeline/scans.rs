@@ -11,7 +11,7 @@ use futures::TryStreamExt;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use ruam_event::{DatasetSpec, Mode};
-use ruam_query::{Engine, EngineSettings, QueryDataset};
+use ruam_query::{Policies, Engine, EngineSettings, QueryDataset};
 use ruam_transform::reject;
 use tokio::time::MissedTickBehavior;
 
@@ -126,7 +126,7 @@ pub fn engine(dir: &Path) -> Result<Engine> {
         rejects: reject::SCHEMA.clone(),
         changes: None,
     };
-    Ok(Engine::new(register::lake(dir)?, vec![Arc::new(dataset)], EngineSettings::default())?)
+    Ok(Engine::new(register::lake(dir)?, vec![Arc::new(dataset)], Policies::default(), EngineSettings::default())?)
 }
 
 /// The answer, a line of values.
