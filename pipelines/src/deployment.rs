@@ -13,8 +13,8 @@ use ruam_query::{Engine, EngineSettings, QueryDataset};
 
 use crate::config::{DEFAULT_FILE, Settings};
 use crate::data_dir::{DataDir, DataDirError, Part, PartLock};
-use crate::{policies, port};
 use crate::specs::Datasets;
+use crate::{policies, port};
 
 /// How long a broker may take to answer at the beginning.
 const REACH: Duration = Duration::from_secs(10);

@@ -23,8 +23,8 @@ use crate::error::QueryError;
 mod file;
 mod mask;
 
-pub use mask::PseudonymKey;
 use mask::Mask;
+pub use mask::PseudonymKey;
 
 /// What all roles may see.
 #[derive(Debug, Default)]
@@ -167,7 +167,8 @@ fn masked(grants: &[&Grant]) -> Result<BTreeMap<String, Expr>> {
     let columns: BTreeSet<_> = grants.iter().flat_map(|grant| grant.masks.keys()).collect();
     let mut masked = BTreeMap::new();
     for column in columns {
-        let (masking, clear): (Vec<&Grant>, Vec<&Grant>) = grants.iter().copied().partition(|grant| grant.masks.contains_key(column));
+        let (masking, clear): (Vec<&Grant>, Vec<&Grant>) =
+            grants.iter().copied().partition(|grant| grant.masks.contains_key(column));
         let Some(mask) = masking.iter().find_map(|grant| grant.masks.get(column)) else { continue };
         let mask = mask.of(column);
         let seen = match (clear.is_empty(), any_of(&clear)) {

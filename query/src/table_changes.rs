@@ -59,8 +59,7 @@ impl TableFunctionImpl for TableChanges {
         };
         let (part, replaces) = (part_of(name.kind), name.kind == TableKind::Rows && dataset.spec.mode == Mode::Upsert);
         let changed = Arc::new(Changed::new(&self.0.tables, name, schema, from, to));
-        let changes: Arc<dyn TableProvider> =
-            if replaces { updates(changed, &dataset.spec.key())? } else { changed };
+        let changes: Arc<dyn TableProvider> = if replaces { updates(changed, &dataset.spec.key())? } else { changed };
         let seen = self.0.see(dataset, part, table.clone(), changes)?;
         seen.ok_or_else(|| external(QueryError::no_table(&table, &[])))
     }

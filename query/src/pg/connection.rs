@@ -19,11 +19,11 @@ use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use futures::Sink;
 
+use super::Shared;
 use super::queries::Queries;
 use super::read_only::ReadOnly;
 use super::savepoints::Savepoints;
 use super::settings::Settings;
-use super::Shared;
 use crate::caller::Caller;
 
 /// A connection.

@@ -184,7 +184,9 @@ impl QueryHook for Settings {
         Some(Ok(match Asked::of(statement)? {
             Asked::ShowPurpose => {
                 let shown = LogicalPlanBuilder::empty(true).project([lit("").alias(PURPOSE)]);
-                return Some(shown.and_then(LogicalPlanBuilder::build).map_err(|error| PgWireError::ApiError(error.into())));
+                return Some(
+                    shown.and_then(LogicalPlanBuilder::build).map_err(|error| PgWireError::ApiError(error.into())),
+                );
             }
             _ => nothing(),
         }))

@@ -188,7 +188,12 @@ impl Reader<'_> {
     /// A condition on a dataset's rows.
     fn condition(&self, condition: &Spanned<String>, dataset: &QueryDataset) -> Result<Expr, SpecError> {
         let mistake = |problem: String, remedy: &str| {
-            self.file.error_at(&condition.span(), "grant.rows", format!("for `{}`: {problem}", dataset.spec.id()), remedy)
+            self.file.error_at(
+                &condition.span(),
+                "grant.rows",
+                format!("for `{}`: {problem}", dataset.spec.id()),
+                remedy,
+            )
         };
         let remedy = "Write a condition on the dataset's columns, such as rows = \"area_code like '10%'\"";
         let schema = DFSchema::try_from(dataset.rows.as_ref().clone())

@@ -11,7 +11,7 @@ use futures::TryStreamExt;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use ruam_event::{DatasetSpec, Mode};
-use ruam_query::{Policies, Engine, EngineSettings, QueryDataset};
+use ruam_query::{Engine, EngineSettings, Policies, QueryDataset};
 use ruam_transform::reject;
 use tokio::time::MissedTickBehavior;
 
