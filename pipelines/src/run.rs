@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ruam_connectors::Overrides;
 use ruam_event::DatasetId;
 use ruam_log::Log;
@@ -20,6 +20,7 @@ use crate::data_dir::{Part, PartLock};
 use crate::deployment::Deployment;
 use crate::fault::{Patience, supervise};
 use crate::feed::Feed;
+use crate::guard::Guard;
 use crate::meter::Meter;
 use crate::port;
 use crate::worker::Worker;
@@ -116,10 +117,16 @@ impl Running {
     /// Begins to answer SQL, on threads of its own, so that a heavy query does not hold up the log.
     ///
     /// # Errors
-    /// Where the address cannot be listened at.
+    /// Where the address cannot be listened at, or the settings ask for a sign-on.
     pub(crate) async fn start_query(&mut self, deployment: &Deployment) -> Result<()> {
         let address = deployment.settings.query.listen;
-        port::only_here(address, "query.listen")?;
+        let guard = Guard::open(&deployment.settings, &deployment.data_dir.access())?;
+        guard.admits(address, "query.listen")?;
+        // Better no server than one that only seems to ask who it is.
+        ensure!(
+            guard.sign_on.is_none() && guard.tls.is_none(),
+            "the SQL server does not know sign-on and TLS yet. Take [sign_on] and [tls] out of the settings, and let it listen on 127.0.0.1"
+        );
         let listener = port::listen(address, "query.listen").await?;
         let lock = deployment.data_dir.take(Part::Query)?;
         let address = listener.local_addr()?;

@@ -17,6 +17,7 @@ mod readers;
 mod rejects;
 mod scan;
 mod server;
+mod sign_on;
 mod sql;
 mod verify;
 
@@ -115,7 +116,7 @@ fn tests() -> Vec<(String, Need, Test)> {
             tests.push((format!("{name}::{}", broker.name()), need, Box::new(move || test(broker))));
         }
     }
-    let alone: [(&str, Need, Alone); 34] = [
+    let alone: [(&str, Need, Alone); 36] = [
         ("readers::spark_finds_what_ruam_finds", Need::Java, readers::spark_finds_what_ruam_finds),
         ("readers::of_python_find_what_ruam_finds", Need::Python, readers::of_python_find_what_ruam_finds),
         ("clients::of_python_are_told_the_same", Need::Python, clients::of_python_are_told_the_same),
@@ -158,6 +159,8 @@ fn tests() -> Vec<(String, Need, Test)> {
         ("mistakes::the_data_is_in_use", Need::Nothing, mistakes::the_data_is_in_use),
         ("mistakes::the_lake_cannot_be_written_to", Need::Nothing, mistakes::the_lake_cannot_be_written_to),
         ("mistakes::the_disk_is_full", Need::Namespaces, mistakes::the_disk_is_full),
+        ("sign_on::commands_say_who_may_sign_in", Need::Nothing, sign_on::commands_say_who_may_sign_in),
+        ("sign_on::servers_that_others_reach_need_it", Need::Nothing, sign_on::servers_that_others_reach_need_it),
         ("house::arrows_run_downward", Need::Nothing, house::arrows_run_downward),
         ("house::the_top_level_is_the_given_one", Need::Nothing, house::the_top_level_is_the_given_one),
         ("house::the_readme_names_every_crate", Need::Nothing, house::the_readme_names_every_crate),

@@ -26,6 +26,11 @@ use crate::users::{TOKEN_USER, Users};
 /// So many passwords are hashed at the same time: that is work for a processor, and questions need it, too.
 const HASHING: usize = 2;
 
+/// The ways to sign in, as people are told of them.
+const PASSWORDS: &str = "name and password";
+const TOKENS: &str = "API token";
+const OIDC: &str = "OIDC";
+
 /// What a client sends to sign in.
 #[derive(Clone, Debug)]
 pub enum Credentials {
@@ -106,6 +111,16 @@ impl Authenticator {
         Ok(Self { users, tokens, oidc, throttle, clock, hashing: Arc::new(Semaphore::new(HASHING)) })
     }
 
+    /// The ways to sign in, for people.
+    pub fn ways(&self) -> Vec<&'static str> {
+        let ways = [
+            self.users.as_ref().map(|_| PASSWORDS),
+            self.tokens.as_ref().map(|_| TOKENS),
+            self.oidc.as_ref().map(|_| OIDC),
+        ];
+        ways.into_iter().flatten().collect()
+    }
+
     /// Signs somebody in.
     ///
     /// # Errors
@@ -124,7 +139,7 @@ impl Authenticator {
     /// # Errors
     /// Where there are no local users, too many attempts failed, or the file of users is wrong.
     pub fn scram(&self, user: &str, from: IpAddr) -> Result<ScramExchange, SignOnError> {
-        let users = self.users.as_ref().ok_or(SignOnError::NotOffered { how: "name and password" })?;
+        let users = self.users.as_ref().ok_or(SignOnError::NotOffered { how: PASSWORDS })?;
         self.throttle.check(user, from)?;
         let (verifier, principal) = users.verifier(user)?;
         Ok(ScramExchange { verifier, principal, throttle: self.throttle.clone(), user: user.to_owned(), from })
@@ -151,17 +166,17 @@ impl Authenticator {
         // Nobody can guess a token, so that failures need not be counted: a dashboard whose token has expired
         // locks out nobody.
         if Tokens::has_form(token.reveal()) {
-            return self.tokens.as_ref().ok_or(SignOnError::NotOffered { how: "API token" })?.check(token);
+            return self.tokens.as_ref().ok_or(SignOnError::NotOffered { how: TOKENS })?.check(token);
         }
         match &self.oidc {
             Some(oidc) => oidc.check(token).await,
-            None if Oidc::has_form(token.reveal()) => Err(SignOnError::NotOffered { how: "OIDC" }),
+            None if Oidc::has_form(token.reveal()) => Err(SignOnError::NotOffered { how: OIDC }),
             None => Err(SignOnError::Refused),
         }
     }
 
     async fn by_password(&self, user: &str, password: &Secret, from: IpAddr) -> Result<Principal, SignOnError> {
-        let users = self.users.as_ref().ok_or(SignOnError::NotOffered { how: "name and password" })?;
+        let users = self.users.as_ref().ok_or(SignOnError::NotOffered { how: PASSWORDS })?;
         self.throttle.check(user, from)?;
         let place = self.hashing.clone().acquire_owned().await.map_err(|_| SignOnError::Refused)?;
         // Once more: others may have failed while this one waited.

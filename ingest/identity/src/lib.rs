@@ -65,6 +65,7 @@ pub use clock::{Clock, SystemClock};
 pub use error::SignOnError;
 pub use oidc::Fetch;
 pub use principal::{Method, Principal, Scope};
+pub use rustls::ServerConfig;
 pub use scram::{ScramExchange, ScramProof};
 pub use settings::{OidcSettings, SignOnSettings};
 pub use tls::TlsSettings;
