@@ -79,13 +79,13 @@ impl Authenticator {
     /// # Errors
     /// Where a setting is wrong, or a file cannot be read or is wrong.
     pub fn open(settings: &SignOnSettings, folder: &Path) -> Result<Self, SignOnError> {
-        let http = Http::new().map_err(|error| SignOnError::Setting {
+        let failed = |error| SignOnError::Setting {
             setting: "sign_on.oidc",
             problem: format!("issuers cannot be asked over https from here: {error}"),
             remedy: "Install the system's root certificates (ca-certificates)",
-        });
+        };
         let fetch: Option<Arc<dyn Fetch>> = match &settings.oidc {
-            Some(_) => Some(Arc::new(http?)),
+            Some(_) => Some(Arc::new(Http::new().map_err(failed)?)),
             None => None,
         };
         Self::with(settings, folder, Arc::new(SystemClock), fetch)

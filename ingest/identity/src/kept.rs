@@ -6,7 +6,7 @@
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -93,9 +93,11 @@ impl<T: Serialize + DeserializeOwned + Default> Kept<T> {
         let failed = |error| SignOnError::io(&self.path, error);
         let folder = self.path.parent().unwrap_or(Path::new("."));
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-        let lock = self.path.with_extension("lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(lock);
+        give_to_owner_of(folder.parent().unwrap_or(folder), folder).map_err(failed)?;
+        let lock_path = self.path.with_extension("lock");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
         let lock = lock.map_err(failed)?;
+        give_to_owner_of(folder, &lock_path).map_err(failed)?;
         lock.lock().map_err(failed)?;
         let mut content = match self.path.try_exists().map_err(failed)? {
             true => self.read()?.1,
@@ -108,6 +110,7 @@ impl<T: Serialize + DeserializeOwned + Default> Kept<T> {
         file.write_all(self.header.as_bytes()).map_err(failed)?;
         file.write_all(text.as_bytes()).map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
+        give_to_owner_of(folder, file.path()).map_err(failed)?;
         file.persist(&self.path).map_err(|error| failed(error.error))?;
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
         Ok(result)
@@ -122,6 +125,10 @@ impl<T: Serialize + DeserializeOwned + Default> Kept<T> {
             let remedy = format!("Take that right away: chmod 600 {}", self.path.display());
             return Err(wrong("other users of this machine may read or write it".to_owned(), remedy));
         }
+        if metadata.len() > MAX_BYTES {
+            let remedy = "Delete what counts no longer".to_owned();
+            return Err(wrong(format!("it has more than {MAX_BYTES} bytes"), remedy));
+        }
         let mut text = String::new();
         Read::take(&mut file, MAX_BYTES).read_to_string(&mut text).map_err(failed)?;
         let content = toml::from_str(&text).map_err(|error| {
@@ -132,6 +139,12 @@ impl<T: Serialize + DeserializeOwned + Default> Kept<T> {
         })?;
         Ok((Stamp::from(&metadata), content))
     }
+}
+
+/// Gives a file or folder to whom another one belongs: what root changes, the servers of a user have to read.
+fn give_to_owner_of(other: &Path, path: &Path) -> io::Result<()> {
+    let (owner, now) = (fs::metadata(other)?, fs::metadata(path)?);
+    if owner.uid() == now.uid() { Ok(()) } else { chown(path, Some(owner.uid()), Some(owner.gid())) }
 }
 
 #[cfg(test)]
@@ -162,6 +175,23 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "# numbers\nn = 19\n");
         fs::remove_file(path).unwrap();
         assert!(reader.get().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_root_writes_belongs_to_whose_the_data_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let nobody = 65_534;
+        // Only root can give files away, and only root needs to.
+        let owner =
+            if chown(folder.path(), Some(nobody), Some(nobody)).is_ok() { nobody } else { owner(folder.path()) };
+        kept(folder.path()).change(|map| Ok(map.insert("n".to_owned(), 1))).unwrap();
+        for name in ["access", "access/numbers.toml", "access/numbers.lock"] {
+            assert_eq!(self::owner(&folder.path().join(name)), owner, "{name}");
+        }
+    }
+
+    fn owner(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().uid()
     }
 
     #[test]

@@ -43,6 +43,9 @@
 //! }
 //! ```
 //!
+//! Where there is TLS, a client that comes from elsewhere without it is turned away before it sends anything: a
+//! password must not be read on its way.
+//!
 //! A client is told [`SignOnError::for_strangers`]; the log has the error itself.
 
 mod authenticator;

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation};
 use ruam_event::Secret;
 
@@ -45,20 +46,35 @@ pub(crate) struct Oidc {
 /// Why a token is refused, for the log: nothing of the token is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum Refusal {
-    #[error("it is no JSON Web Token")]
+    #[error("it is no JSON Web Token with an issuer, an audience and an expiry")]
     Form,
     #[error("it is signed by an algorithm that does not count here")]
     Algorithm,
     #[error("the issuer has no such key")]
     Key,
-    #[error("its signature, issuer or audience is another")]
+    #[error("its signature is not of that key")]
     Signature,
+    #[error("it is of another issuer")]
+    Issuer,
+    #[error("it is not for this installation; see sign_on.oidc.audience")]
+    Audience,
     #[error("it has expired")]
     Expired,
     #[error("its time has not come yet; do the clocks differ?")]
     TooEarly,
     #[error("its name claim is missing, or cannot be a name; see sign_on.oidc.name_claim")]
     Name,
+}
+
+impl From<&ErrorKind> for Refusal {
+    fn from(kind: &ErrorKind) -> Self {
+        match kind {
+            ErrorKind::InvalidSignature => Self::Signature,
+            ErrorKind::InvalidIssuer => Self::Issuer,
+            ErrorKind::InvalidAudience => Self::Audience,
+            _ => Self::Form,
+        }
+    }
 }
 
 impl Oidc {
@@ -91,7 +107,7 @@ impl Oidc {
         }
         let key = self.keys.find(header.kid.as_deref(), header.alg).await?.ok_or_else(|| refused(Refusal::Key))?;
         let claims = jsonwebtoken::decode::<Claims>(token, &key, &self.validation(header.alg));
-        let claims = claims.map_err(|_| refused(Refusal::Signature))?.claims;
+        let claims = claims.map_err(|error| refused(Refusal::from(error.kind())))?.claims;
         self.principal(&claims).map_err(refused)
     }
 

@@ -63,7 +63,7 @@ impl Principal {
         }
     }
 
-    /// The name: unique among those of one [`Method`].
+    /// The name. Those of two [`Method`]s may be the same, and so may those of two tokens, which have ids.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -129,7 +129,7 @@ impl FromStr for Scope {
             None if text == "sql" => Ok(Self::Sql),
             Some(("events", agency)) if is_name(agency) => Ok(Self::Events(agency.to_owned())),
             _ => Err(SignOnError::Name {
-                text: text.to_owned(),
+                text: text.escape_debug().to_string(),
                 what: "a scope",
                 remedy: "Scopes are `sql`, and `events:` with the short name of an agency, such as events:bora",
             }),

@@ -72,6 +72,8 @@ impl Throttle {
 
     /// Counts an attempt that failed.
     pub(crate) fn failed(&self, user: &str, from: IpAddr) {
+        // Without the name: people type passwords there, too.
+        tracing::info!(%from, "a sign-in by name and password failed");
         let now = self.clock.now().timestamp_millis();
         for (place, limit) in self.places(user, from) {
             let after = |until: i64| (until.max(now) + limit.each).min(now + limit.at_once * limit.each);

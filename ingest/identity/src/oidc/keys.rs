@@ -78,6 +78,11 @@ impl Keys {
         if let Some(key) = self.known(FRESH).and_then(|known| known.find(id, algorithm)) {
             return Ok(Some(key));
         }
+        // While somebody waits for the issuer, others go on with what is known.
+        let older = self.known(USABLE).and_then(|known| known.find(id, algorithm));
+        if older.is_some() && self.asked.try_lock().is_err() {
+            return Ok(older);
+        }
         let problem = self.ask(id, algorithm).await;
         match (self.known(USABLE), problem) {
             (Some(known), _) => Ok(known.find(id, algorithm)),
@@ -118,7 +123,8 @@ impl Keys {
                 Some(problem)
             }
         };
-        *asked = Some((now, problem.clone()));
+        // The time now, and not before: it may have taken long to get no answer.
+        *asked = Some((self.clock.now(), problem.clone()));
         problem
     }
 
