@@ -79,19 +79,17 @@ impl Authenticator {
     /// # Errors
     /// Where a setting is wrong, or a file cannot be read or is wrong.
     pub fn open(settings: &SignOnSettings, folder: &Path) -> Result<Self, SignOnError> {
-        let failed = |error| SignOnError::Setting {
-            setting: "sign_on.oidc",
-            problem: format!("issuers cannot be asked over https from here: {error}"),
-            remedy: "Install the system's root certificates (ca-certificates)",
-        };
-        let fetch: Option<Arc<dyn Fetch>> = match &settings.oidc {
-            Some(_) => Some(Arc::new(Http::new().map_err(failed)?)),
-            None => None,
-        };
-        Self::with(settings, folder, Arc::new(SystemClock), fetch)
+        Self::with(settings, folder, Arc::new(SystemClock), || {
+            let http = Http::new().map_err(|error| SignOnError::Setting {
+                setting: "sign_on.oidc",
+                problem: format!("issuers cannot be asked over https from here: {error}"),
+                remedy: "Install the system's root certificates (ca-certificates)",
+            });
+            Ok(Arc::new(http?))
+        })
     }
 
-    /// The same with another clock and another way to the issuer, for tests.
+    /// The same with another clock and another way to the issuer, which is made if there is one.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -99,14 +97,18 @@ impl Authenticator {
         settings: &SignOnSettings,
         folder: &Path,
         clock: Arc<dyn Clock>,
-        fetch: Option<Arc<dyn Fetch>>,
+        fetch: impl FnOnce() -> Result<Arc<dyn Fetch>, SignOnError>,
     ) -> Result<Self, SignOnError> {
         settings.check()?;
         let users = settings.local_users.then(|| Users::with_clock(folder, clock.clone())).transpose()?;
         let tokens = settings.tokens.then(|| Tokens::with_clock(folder, clock.clone()));
+        // What is wrong with the files is said now, and not to the first who signs in.
         users.as_ref().map(Users::list).transpose()?;
         tokens.as_ref().map(Tokens::list).transpose()?;
-        let oidc = settings.oidc.clone().zip(fetch).map(|(settings, fetch)| Oidc::new(settings, clock.clone(), fetch));
+        let oidc = match &settings.oidc {
+            Some(oidc) => Some(Oidc::new(oidc.clone(), clock.clone(), fetch()?)),
+            None => None,
+        };
         let throttle = Arc::new(Throttle::new(clock.clone()));
         Ok(Self { users, tokens, oidc, throttle, clock, hashing: Arc::new(Semaphore::new(HASHING)) })
     }

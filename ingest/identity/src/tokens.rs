@@ -242,6 +242,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn no_text_but_a_token_signs_in(text in "(ruam_)?([0-9a-f]{12}_[0-9a-f]{64}|.{0,90})", id in any::<bool>()) {
             let folder = tempfile::tempdir().unwrap();

@@ -24,7 +24,7 @@ struct Setting {
 fn setting(settings: &str) -> Setting {
     let (folder, clock, issuer) = (tempfile::tempdir().unwrap(), Arc::new(Hand::default()), Issuer::new(URL));
     let settings = toml::from_str(settings).unwrap();
-    let who = Authenticator::with(&settings, folder.path(), clock.clone(), Some(issuer.clone())).unwrap();
+    let who = Authenticator::with(&settings, folder.path(), clock.clone(), || Ok(issuer.clone())).unwrap();
     Setting { folder, clock, issuer, who }
 }
 
@@ -49,6 +49,17 @@ impl Setting {
     async fn token(&self, token: &Secret) -> Result<Principal, SignOnError> {
         self.who.authenticate(&Credentials::Token(token.clone()), HERE).await
     }
+}
+
+/// Where there is no issuer, none is asked.
+fn no_issuer() -> Result<Arc<dyn Fetch>, SignOnError> {
+    panic!("there is no issuer")
+}
+
+/// The last message of a client that knows no password.
+fn wrong_proof(answer: &str) -> Vec<u8> {
+    let nonce = answer.split(',').next().unwrap();
+    format!("c=biws,{nonce},p={}", STANDARD.encode([0; 32])).into_bytes()
 }
 
 fn analyst() -> BTreeSet<String> {
@@ -89,8 +100,10 @@ async fn an_unknown_user_and_a_wrong_password_are_told_the_same() {
 async fn whoever_guesses_waits() {
     let setting = all();
     setting.users().add("somchai", analyst(), &Secret::new(PASSWORD)).unwrap();
-    for _ in 0..10 {
-        assert!(matches!(setting.password("somchai", "wrong").await, Err(SignOnError::Refused)));
+    assert!(matches!(setting.password("somchai", "wrong").await, Err(SignOnError::Refused)));
+    for _ in 0..9 {
+        let (answer, proof) = setting.who.scram("somchai", HERE).unwrap().first(b"n,,n=,r=abc").unwrap();
+        assert!(matches!(proof.finish(&wrong_proof(&answer)), Err(SignOnError::Refused)));
     }
     // The right password is not looked at, and neither is a proof of it.
     assert!(matches!(setting.password("somchai", PASSWORD).await, Err(SignOnError::TooMany { .. })));
@@ -106,8 +119,7 @@ async fn what_was_begun_before_counts_with_the_rest() {
         (0..20).map(|_| setting.who.scram("nobody", HERE).unwrap().first(b"n,,n=,r=abc").unwrap()).collect();
     let mut refused = 0;
     for (answer, proof) in begun {
-        let nonce = answer.split(',').next().unwrap().to_owned();
-        match proof.finish(format!("c=biws,{nonce},p={}", STANDARD.encode([0; 32])).as_bytes()) {
+        match proof.finish(&wrong_proof(&answer)) {
             Err(SignOnError::Refused) => refused += 1,
             Err(SignOnError::TooMany { .. }) => {}
             other => panic!("{other:?}"),
@@ -147,7 +159,7 @@ async fn what_is_switched_off_signs_in_nobody() {
     assert!(matches!(setting.who.scram("somchai", HERE), Err(SignOnError::NotOffered { .. })));
     let error = setting.token(&Secret::new("eyJ.e30.x")).await.unwrap_err();
     assert_eq!(error.for_strangers(), "nobody signs in by OIDC here. Use another way");
-    let off = Authenticator::with(&SignOnSettings::default(), setting.folder.path(), setting.clock.clone(), None);
+    let off = Authenticator::with(&SignOnSettings::default(), setting.folder.path(), setting.clock.clone(), no_issuer);
     assert!(matches!(off, Err(SignOnError::Setting { setting: "sign_on", .. })));
 }
 
@@ -204,7 +216,7 @@ proptest! {
         std::fs::write(&path, users).unwrap();
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let settings = SignOnSettings { local_users: true, ..SignOnSettings::default() };
-        if let Ok(who) = Authenticator::with(&settings, folder.path(), Arc::new(Hand::default()), None) {
+        if let Ok(who) = Authenticator::with(&settings, folder.path(), Arc::new(Hand::default()), no_issuer) {
             prop_assert!(who.scram("a", HERE).is_ok());
         }
     }
