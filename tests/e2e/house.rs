@@ -40,7 +40,8 @@ const ARROWS: [(&str, &[&str]); 9] = [
 ];
 
 /// Who alone may know what.
-const ALONE: [(&str, &[&str]); 4] = [
+const ALONE: [(&str, &[&str]); 5] = [
+    ("jsonwebtoken", &["ruam-identity"]),
     ("rdkafka", &["ruam-log", "ruam-tests"]),
     ("deltalake", &["ruam-lake", "ruam-query", "ruam-tests"]),
     ("datafusion", &["ruam-query"]),

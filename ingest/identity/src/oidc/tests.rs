@@ -1,5 +1,7 @@
 use std::net::SocketAddr;
+use std::pin::pin;
 
+use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http_body_util::Full;
@@ -10,6 +12,8 @@ use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use url::Url;
 
 use super::*;
 use crate::clock::tests::Hand;
@@ -191,6 +195,37 @@ async fn an_issuer_that_does_not_answer_is_waited_for() {
 }
 
 #[tokio::test]
+async fn nobody_waits_for_an_issuer_that_somebody_waits_for() {
+    #[derive(Debug)]
+    struct Slow(Arc<Issuer>, Semaphore);
+    #[async_trait]
+    impl Fetch for Slow {
+        async fn get(&self, url: &Url) -> Result<Vec<u8>, String> {
+            let _place = self.1.acquire().await;
+            self.0.get(url).await
+        }
+    }
+    let setting = setting();
+    let slow = Arc::new(Slow(setting.issuer.clone(), Semaphore::new(1)));
+    let oidc = Oidc::new(settings(URL), setting.clock.clone(), slow.clone());
+    let key = setting.issuer.add("1", "EdDSA");
+    let token = || Secret::new(key.token(&header("EdDSA", "1"), &setting.claims()));
+    oidc.check(&token()).await.unwrap();
+    setting.clock.forward(3600);
+    let held = slow.1.acquire().await.unwrap();
+    let (first, second) = (token(), token());
+    let mut first = pin!(oidc.check(&first));
+    tokio::select! {
+        biased;
+        _ = &mut first => panic!("the issuer has not answered"),
+        second = oidc.check(&second) => second.unwrap(),
+    };
+    drop(held);
+    first.await.unwrap();
+    assert_eq!(setting.issuer.asked(), 2);
+}
+
+#[tokio::test]
 async fn an_issuer_over_http_rotates_its_keys() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -265,9 +300,9 @@ proptest! {
     fn no_document_breaks_the_keys(document in "[{]\"keys\":[\\[].{0,60}[\\]][}]|.{0,80}") {
         #[derive(Debug)]
         struct Says(String);
-        #[async_trait::async_trait]
+        #[async_trait]
         impl Fetch for Says {
-            async fn get(&self, url: &url::Url) -> Result<Vec<u8>, String> {
+            async fn get(&self, url: &Url) -> Result<Vec<u8>, String> {
                 let discovery = json!({"issuer": URL, "jwks_uri": format!("{URL}/keys")}).to_string();
                 Ok(if url.path() == "/keys" { self.0.clone() } else { discovery }.into_bytes())
             }
