@@ -51,7 +51,7 @@ pub enum SignOnError {
         remedy: &'static str,
     },
     /// A file cannot be read or written.
-    #[error("cannot use {path}: {source}. Give this user the right to read and write there")]
+    #[error("cannot use {path}: {source}. Check the path, and what this user may do there")]
     Io {
         /// The file.
         path: PathBuf,
