@@ -10,10 +10,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::SignOnError;
 
-/// The most characters of the name of a user, a role or a token.
+/// The most characters of a name.
 const NAME_LENGTH: usize = 128;
 
-/// Somebody who has signed in. It holds no secret, so that it may be printed and logged.
+/// Somebody who has signed in: nothing but a sign-in makes one. It holds no secret, so that it may be printed and
+/// logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
     pub(crate) name: String,
@@ -27,8 +28,6 @@ pub struct Principal {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Method {
-    /// Not at all: by being allowed to start a program on this machine.
-    Machine,
     /// By the password of a local user.
     Password,
     /// By an API token.
@@ -51,18 +50,6 @@ pub enum Scope {
 }
 
 impl Principal {
-    /// Somebody who needs no sign-in, because the operating system let them start a program here: the
-    /// command line. A server never makes one of these for a client.
-    pub fn of_this_machine(name: impl Into<String>, roles: impl IntoIterator<Item = String>) -> Self {
-        Self {
-            name: name.into(),
-            roles: roles.into_iter().collect(),
-            method: Method::Machine,
-            expires: None,
-            scopes: BTreeSet::from([Scope::Sql]),
-        }
-    }
-
     /// The name. Those of two [`Method`]s may be the same, and so may those of two tokens, which have ids.
     pub fn name(&self) -> &str {
         &self.name
@@ -104,7 +91,6 @@ impl fmt::Display for Principal {
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Machine => f.write_str("this machine"),
             Self::Password => f.write_str("password"),
             Self::Token { id } => write!(f, "token {id}"),
             Self::Oidc => f.write_str("OIDC"),
@@ -149,7 +135,7 @@ impl<'de> Deserialize<'de> for Scope {
     }
 }
 
-/// Whether a text can name a user, a role or a token: it can be shown on one line, and be told from another.
+/// Whether a text can name a user or a token: it can be shown on one line, and be told from another.
 pub(crate) fn can_name(text: &str) -> bool {
     !text.is_empty()
         && text.trim() == text
@@ -164,6 +150,20 @@ pub(crate) fn check_name(text: &str, what: &'static str) -> Result<(), SignOnErr
     }
     let remedy = "Write 1 to 128 characters on one line, without commas and without spaces at the ends";
     Err(SignOnError::Name { text: text.escape_debug().to_string(), what, remedy })
+}
+
+/// Whether a text can name a role: policy files can name it as well.
+pub(crate) fn can_be_role(text: &str) -> bool {
+    can_name(text) && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-.:".contains(c))
+}
+
+/// Checks what is to be a role.
+pub(crate) fn check_role(text: &str) -> Result<(), SignOnError> {
+    if can_be_role(text) {
+        return Ok(());
+    }
+    let remedy = "Use letters, digits and _ - . :";
+    Err(SignOnError::Name { text: text.escape_debug().to_string(), what: "a role", remedy })
 }
 
 #[cfg(test)]
@@ -184,10 +184,16 @@ mod tests {
     #[test]
     fn names_can_be_shown() {
         for name in ["somchai", "สมชาย", "somchai@bora.go.th", "/data/analysts"] {
-            assert!(check_name(name, "a role").is_ok(), "{name}");
+            assert!(can_name(name), "{name}");
         }
         for name in ["", " a", "a\n", "a,b", "\u{1b}[2J", &"a".repeat(129)] {
-            assert!(check_name(name, "a role").is_err(), "{name:?}");
+            assert!(!can_name(name), "{name:?}");
         }
+    }
+
+    #[test]
+    fn roles_are_what_policies_can_name() {
+        assert!(["analyst", "bora:officer", "a-b_c.d"].into_iter().all(can_be_role));
+        assert!(!["", "a b", "/data/analysts", "นักวิเคราะห์"].into_iter().any(can_be_role));
     }
 }

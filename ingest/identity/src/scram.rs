@@ -131,6 +131,7 @@ mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
+    use crate::principal::Method;
     use crate::verifier::tests::pencil;
 
     const CLIENT_FIRST: &str = "n,,n=user,r=rOprNGfwEbeRWgbNEkqO";
@@ -149,7 +150,8 @@ mod tests {
     }
 
     fn user() -> Option<Principal> {
-        Some(Principal::of_this_machine("user", []))
+        let (roles, scopes) = Default::default();
+        Some(Principal { name: "user".to_owned(), roles, method: Method::Password, expires: None, scopes })
     }
 
     #[test]

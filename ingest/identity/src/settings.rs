@@ -6,6 +6,7 @@ use serde::Deserialize;
 use url::{Host, Url};
 
 use crate::error::SignOnError;
+use crate::principal::check_role;
 
 /// How one may sign in. All that is not switched on is off.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -92,6 +93,7 @@ impl OidcSettings {
                 return Err(empty(setting));
             }
         }
+        self.roles.values().try_for_each(|role| check_role(role))?;
         // ThaID's claim `pid` is the citizen's number; it would be in every log and audit row.
         let names_pid = |claim: &str| claim.split('.').any(|part| part.eq_ignore_ascii_case("pid"));
         for (setting, claim) in
@@ -154,6 +156,7 @@ mod tests {
             (oidc("https://a.th", "name_claim = \"pid\""), "sign_on.oidc.name_claim: `pid` is the number of a citizen"),
             (oidc("https://a.th", "roles_claim = \"thaid.PID\""), "sign_on.oidc.roles_claim: `pid` is the number"),
             (oidc("https://a.th", "roles_claim = \" \""), "sign_on.oidc.roles_claim: it is empty"),
+            (oidc("https://a.th", "roles = { a = \"b c\" }"), "`b c` cannot be a role. Use letters, digits"),
         ] {
             let error = check(&text);
             assert!(error.starts_with(expected), "{error}");

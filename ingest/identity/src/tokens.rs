@@ -18,7 +18,7 @@ use subtle::ConstantTimeEq;
 use crate::clock::{Clock, SystemClock};
 use crate::error::SignOnError;
 use crate::kept::Kept;
-use crate::principal::{Method, Principal, Scope, check_name};
+use crate::principal::{Method, Principal, Scope, check_name, check_role};
 use crate::random;
 
 /// How every API token begins.
@@ -117,7 +117,7 @@ impl Tokens {
         days: u16,
     ) -> Result<Secret, SignOnError> {
         check_name(name, "the name of a token")?;
-        roles.iter().try_for_each(|role| check_name(role, "a role"))?;
+        roles.iter().try_for_each(|role| check_role(role))?;
         let (id, secret) =
             (hex::encode(random::bytes::<{ ID / 2 }>()?), hex::encode(random::bytes::<{ SECRET / 2 }>()?));
         let created = self.clock.now();

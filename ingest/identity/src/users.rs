@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{Clock, SystemClock};
 use crate::error::SignOnError;
 use crate::kept::Kept;
-use crate::principal::{Method, Principal, Scope, check_name};
+use crate::principal::{Method, Principal, Scope, check_name, check_role};
 use crate::random;
 use crate::verifier::Verifier;
 
@@ -107,7 +107,7 @@ impl Users {
             let remedy = "This user signs in with a token in place of a password. Choose another name";
             return Err(SignOnError::Name { text: name.to_owned(), what: "the name of a user", remedy });
         }
-        roles.iter().try_for_each(|role| check_name(role, "a role"))?;
+        roles.iter().try_for_each(|role| check_role(role))?;
         let entry = Entry { roles, verifier: Verifier::of_new(password)?, since: self.clock.now() };
         let decoy = Decoy(hex::encode(random::bytes::<32>()?));
         self.kept.change(|file| {
@@ -221,7 +221,7 @@ mod tests {
         for (name, role, expected) in [
             ("a\nb", "analyst", "`a\\nb` cannot be the name of a user. Write 1 to 128 characters"),
             ("token", "analyst", "`token` cannot be the name of a user. This user signs in with a token"),
-            ("a", "b,c", "`b,c` cannot be a role. Write"),
+            ("a", "b,c", "`b,c` cannot be a role. Use letters, digits"),
         ] {
             let error = users.add(name, BTreeSet::from([role.to_owned()]), &password()).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error}");

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::principal::{Scope, can_name};
+use crate::principal::{Scope, can_be_role, can_name};
 
 /// The claims of a token, for as long as it is looked at. They do not print.
 #[derive(Deserialize)]
@@ -25,7 +25,7 @@ impl Claims {
     }
 
     /// The roles, as they are called here. Where no name is given to any, they are called what the issuer
-    /// calls them; what cannot name a role is none.
+    /// calls them, as far as policies can name that.
     pub(super) fn roles(&self, claim: &str, names: &BTreeMap<String, String>) -> BTreeSet<String> {
         let roles = match self.at(claim) {
             Some(Value::Array(roles)) => roles.iter().filter_map(Value::as_str).collect(),
@@ -33,7 +33,7 @@ impl Claims {
             _ => Vec::new(),
         };
         let here = |role: &str| if names.is_empty() { Some(role.to_owned()) } else { names.get(role).cloned() };
-        roles.into_iter().filter_map(here).filter(|role| can_name(role)).collect()
+        roles.into_iter().filter_map(here).filter(|role| can_be_role(role)).collect()
     }
 
     /// What they may use: SQL, since the token is for this installation, and whatever of `events:<agency>` the
@@ -62,7 +62,7 @@ mod tests {
     fn claims() -> Claims {
         let claims = json!({
             "exp": 1.5, "preferred_username": "somchai", "pid": "1101700230708", "empty": "",
-            "realm_access": {"roles": ["analyst", 7, "a,b"]}, "https://ruam.example/roles": "officer",
+            "realm_access": {"roles": ["analyst", 7, "/a b"]}, "https://ruam.example/roles": "officer",
             "scope": "openid events:bora events:Bora"
         });
         serde_json::from_value(claims).unwrap()
@@ -85,6 +85,7 @@ mod tests {
         assert_eq!(roles("realm_access.roles", &[]), ["analyst"]);
         assert_eq!(roles("https://ruam.example/roles", &[]), ["officer"]);
         assert_eq!(roles("realm_access.roles", &[("analyst", "reader")]), ["reader"]);
+        assert_eq!(roles("realm_access.roles", &[("/a b", "writer")]), ["writer"]);
         assert!(roles("realm_access.roles", &[("officer", "reader")]).is_empty());
         assert!(roles("realm_access", &[]).is_empty() && roles("missing.roles", &[]).is_empty());
     }
