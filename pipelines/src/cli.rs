@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::commands::{check, datasets, demo, maintain, rejects, resume, sql, status, up, verify};
+use crate::commands::{check, datasets, demo, maintain, rejects, resume, sql, status, token, up, user, verify};
 use crate::console;
 use crate::deployment::Place;
 use crate::memory;
@@ -49,6 +49,12 @@ enum Command {
     Maintain(maintain::Maintain),
     /// Let a dataset go on from another place in its topic, after a person has decided so
     Resume(resume::Resume),
+    /// Say who may sign in with a name and a password
+    #[command(subcommand)]
+    User(user::User),
+    /// Say which programs may sign in with a token
+    #[command(subcommand)]
+    Token(token::Token),
     /// Print a script that completes commands on the tab key
     Completions {
         /// The shell
@@ -109,6 +115,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Rejects(rejects) => rejects.run(place).await,
         Command::Maintain(maintain) => maintain.run(place).await,
         Command::Resume(resume) => resume.run(place).await,
+        Command::User(user) => user.run(place),
+        Command::Token(token) => token.run(place),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "ruam", &mut io::stdout());
             Ok(ExitCode::SUCCESS)

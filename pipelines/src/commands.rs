@@ -8,5 +8,7 @@ pub(crate) mod rejects;
 pub(crate) mod resume;
 pub(crate) mod sql;
 pub(crate) mod status;
+pub(crate) mod token;
 pub(crate) mod up;
+pub(crate) mod user;
 pub(crate) mod verify;

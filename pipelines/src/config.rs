@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ruam_event::Secret;
+use ruam_identity::{SignOnSettings, TlsSettings};
 use serde::Deserialize;
 
 /// The file that is read when none is named.
@@ -30,6 +31,10 @@ pub(crate) struct Settings {
     pub(crate) lake: LakeSection,
     /// Queries.
     pub(crate) query: QuerySection,
+    /// How one signs in. None: servers listen on loopback only, and whoever is there may ask.
+    pub(crate) sign_on: Option<SignOnSettings>,
+    /// The certificate that servers show. None: what they say to clients is sent in clear.
+    pub(crate) tls: Option<TlsSettings>,
     /// Workers.
     pub(crate) worker: WorkerSection,
     /// Limits on what comes in.
@@ -116,6 +121,8 @@ impl Default for Settings {
             log: LogSection::default(),
             lake: LakeSection::default(),
             query: QuerySection::default(),
+            sign_on: None,
+            tls: None,
             worker: WorkerSection::default(),
             limits: LimitsSection::default(),
         }
@@ -310,6 +317,13 @@ mod tests {
                 "\n[log]\nbootstrap_server = \"x\"\n",
                 "ruam.toml:3: unknown key `bootstrap_server`. Did you mean `bootstrap_servers`?",
             ),
+            ("[sign_on]\nlocal_user = true\n", "ruam.toml:2: unknown key `local_user`. Did you mean `local_users`?"),
+            (
+                "[sign_on.oidc]\nissuer = \"https://a.th\"\naudience = \"ruam\"\nrole_claim = \"x\"\n",
+                "ruam.toml:4: unknown key `role_claim`. Did you mean `roles_claim`?",
+            ),
+            ("[sign_on.oidc]\nissuer = \"https://a.th\"\n", "ruam.toml:1: missing field `audience`"),
+            ("[tls]\ncertificate = \"a.crt\"\n", "ruam.toml:1: missing field `key`"),
             ("[query]\nlisten = \"5433\"\n", "ruam.toml:2: invalid socket address syntax. Correct the line"),
             ("\nx = \"${MISSING}\"\n", "ruam.toml:2: the environment variable `MISSING` is not set. Set it"),
             ("x = \"${MISSING\"\n", "ruam.toml:1: `${` is not closed. Write ${NAME}"),

@@ -6,6 +6,7 @@
 //!   log/                the embedded broker's records
 //!   lake/               the tables, where the lake is a lake of files
 //!   extracts/           what was published
+//!   access/             who may sign in: users.toml, tokens.toml
 //!   run/<part>.lock     locked by the process that does a part of the work
 //!   run/<part>.json     who that is, and where it listens
 //! ```
@@ -176,6 +177,11 @@ impl DataDir {
         self.path.join("extracts")
     }
 
+    /// Where it is kept who may sign in.
+    pub(crate) fn access(&self) -> PathBuf {
+        access(&self.path)
+    }
+
     fn failed(&self, source: io::Error) -> DataDirError {
         DataDirError::Io { path: self.path.clone(), source }
     }
@@ -266,6 +272,11 @@ impl Drop for PartLock {
         let _ = fs::remove_file(&self.about);
         let _ = self.file.unlock();
     }
+}
+
+/// Where a data directory, which need not exist, keeps who may sign in.
+pub(crate) fn access(path: &Path) -> PathBuf {
+    path.join("access")
 }
 
 fn size(path: &Path) -> io::Result<u64> {

@@ -13,6 +13,7 @@ mod data_dir;
 mod deployment;
 mod fault;
 mod feed;
+mod guard;
 mod memory;
 mod meter;
 mod policies;

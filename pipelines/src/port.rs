@@ -20,14 +20,16 @@ pub(crate) enum PortError {
         free: String,
     },
     /// Others could reach it.
-    #[error(
-        "{setting} = \"{address}\" would let anybody on the network in: there is no sign-on yet. Use 127.0.0.1, and reach it through a tunnel"
-    )]
+    #[error("{setting} = \"{address}\" would let anybody on the network in: {missing}. {remedy}")]
     Open {
         /// The address.
         address: SocketAddr,
         /// The setting that names it.
         setting: &'static str,
+        /// What would have to be there.
+        missing: &'static str,
+        /// What to do.
+        remedy: &'static str,
     },
     /// It cannot be listened at for another reason.
     #[error("cannot listen at {address}: {source}. Correct {setting}")]
@@ -99,12 +101,18 @@ fn listener_at(port: u16) -> Option<String> {
     None
 }
 
-/// Refuses an address that others on the network reach, as long as there is no sign-on.
+/// Refuses an address that others on the network reach, for the broker inside ruam: it has neither sign-on nor
+/// TLS. What servers may listen at, [`Guard`](crate::guard::Guard) says.
 ///
 /// # Errors
 /// Where it is not a loopback address.
 pub(crate) fn only_here(address: SocketAddr, setting: &'static str) -> Result<(), PortError> {
-    if address.ip().is_loopback() { Ok(()) } else { Err(PortError::Open { address, setting }) }
+    if address.ip().is_loopback() {
+        return Ok(());
+    }
+    let missing = "the broker inside ruam has no sign-on";
+    let remedy = "Use 127.0.0.1; for several machines, run Kafka and name it in log.bootstrap_servers";
+    Err(PortError::Open { address, setting, missing, remedy })
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::data_dir::{Part, PartLock};
 use crate::deployment::Deployment;
 use crate::fault::{Patience, supervise};
 use crate::feed::Feed;
+use crate::guard::Guard;
 use crate::meter::Meter;
 use crate::port;
 use crate::worker::Worker;
@@ -116,10 +117,12 @@ impl Running {
     /// Begins to answer SQL, on threads of its own, so that a heavy query does not hold up the log.
     ///
     /// # Errors
-    /// Where the address cannot be listened at.
+    /// Where the address cannot be listened at, or the settings ask for a sign-on.
     pub(crate) async fn start_query(&mut self, deployment: &Deployment) -> Result<()> {
         let address = deployment.settings.query.listen;
-        port::only_here(address, "query.listen")?;
+        let guard = Guard::open(&deployment.settings, &deployment.data_dir.access())?;
+        guard.admits(address, "query.listen")?;
+        // Better no server than one that only seems to ask who it is.
         let listener = port::listen(address, "query.listen").await?;
         let lock = deployment.data_dir.take(Part::Query)?;
         let address = listener.local_addr()?;
@@ -129,7 +132,7 @@ impl Running {
         let listener = listener.into_std()?;
         let engine = deployment.engine()?;
         let _entered = runtime.enter();
-        let server = PgServer::new(&engine, tokio::net::TcpListener::from_std(listener)?)?;
+        let server = PgServer::new(&engine, tokio::net::TcpListener::from_std(listener)?, guard.admission())?;
         runtime.spawn(server.serve(self.stop.clone()));
         self.locks.push(lock);
         self.query_runtime = Some(runtime);

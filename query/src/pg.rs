@@ -16,7 +16,8 @@ use datafusion_postgres::datafusion_pg_catalog::pg_catalog::{PgCatalogSchemaProv
 use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
 use datafusion_postgres::pgwire::api::ConnectionManager;
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError};
-use datafusion_postgres::pgwire::tokio::process_socket;
+use datafusion_postgres::pgwire::tokio::{TlsAcceptor, process_socket};
+use ruam_identity::{Authenticator, ServerConfig};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,7 @@ mod read_only;
 mod regtype;
 mod savepoints;
 mod settings;
+mod sign_in;
 
 use connection::Connection;
 
@@ -44,8 +46,18 @@ pub struct PgServer {
     shared: Arc<Shared>,
 }
 
+/// How clients are let in.
+#[derive(Clone, Debug, Default)]
+pub struct Admission {
+    /// Knows who may sign in; without it, whoever connects is the system.
+    pub sign_on: Option<Arc<Authenticator>>,
+    /// The certificate that is shown; without it, connections are not encrypted.
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
 /// What all connections have in common.
 struct Shared {
+    admission: Admission,
     engine: Engine,
     /// What sessions have that clients of PostgreSQL expect.
     base: SessionState,
@@ -54,7 +66,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(engine: Engine) -> Result<Self, QueryError> {
+    fn new(engine: Engine, admission: Admission) -> Result<Self, QueryError> {
         let catalogs = Arc::new(MemoryCatalogProviderList::new());
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(MemoryCatalogProvider::new()));
         let base = SessionStateBuilder::new_from_existing(engine.base()).with_catalog_list(catalogs).build();
@@ -62,7 +74,7 @@ impl Shared {
         setup_pg_catalog(&base, CATALOG, EmptyContextProvider).map_err(QueryError::Statement)?;
         base.register_udf(regtype::function());
         let pg_catalog = Arc::new(PgCatalogStaticTables::try_new()?);
-        Ok(Self { engine, base: base.state(), pg_catalog, connections: Arc::default() })
+        Ok(Self { admission, engine, base: base.state(), pg_catalog, connections: Arc::default() })
     }
 
     /// A session for somebody who has signed in.
@@ -82,8 +94,8 @@ impl PgServer {
     ///
     /// # Errors
     /// Where the catalog that clients expect cannot be set up.
-    pub fn new(engine: &Engine, listener: TcpListener) -> Result<Self, QueryError> {
-        Ok(Self { listener, shared: Arc::new(Shared::new(engine.clone())?) })
+    pub fn new(engine: &Engine, listener: TcpListener, admission: Admission) -> Result<Self, QueryError> {
+        Ok(Self { listener, shared: Arc::new(Shared::new(engine.clone(), admission)?) })
     }
 
     /// Answers until it is stopped.
@@ -107,10 +119,11 @@ impl PgServer {
                 continue;
             };
             let (connection, stop) = (Connection::new(self.shared.clone()), stop.clone());
+            let tls = self.shared.admission.tls.clone().map(TlsAcceptor::from);
             tokio::spawn(async move {
                 let _place = place;
                 tokio::select! {
-                    ended = process_socket(socket, None, connection) => {
+                    ended = process_socket(socket, tls, connection) => {
                         if let Err(error) = ended.or_else(closed) {
                             tracing::debug!(%peer, %error, "a SQL connection ended");
                         }

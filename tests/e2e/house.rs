@@ -11,24 +11,41 @@ use serde_json::Value;
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// Which crates of the house each crate may know. Arrows run downward only.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("ruam-event", &[]),
+    ("ruam-identity", &["ruam-event"]),
     ("ruam-log", &["ruam-event"]),
     ("ruam-lake", &["ruam-event"]),
     ("ruam-transform", &["ruam-event"]),
-    ("ruam-connectors", &["ruam-event"]),
+    ("ruam-connectors", &["ruam-event", "ruam-identity"]),
     // Questions are judged by the same rules as what comes in: `thai_id_valid` is the type's own.
-    ("ruam-query", &["ruam-event", "ruam-lake", "ruam-transform"]),
-    ("ruam", &["ruam-connectors", "ruam-event", "ruam-lake", "ruam-log", "ruam-query", "ruam-transform"]),
-    ("ruam-tests", &["ruam", "ruam-connectors", "ruam-event", "ruam-lake", "ruam-log", "ruam-query", "ruam-transform"]),
+    ("ruam-query", &["ruam-event", "ruam-identity", "ruam-lake", "ruam-transform"]),
+    (
+        "ruam",
+        &["ruam-connectors", "ruam-event", "ruam-identity", "ruam-lake", "ruam-log", "ruam-query", "ruam-transform"],
+    ),
+    (
+        "ruam-tests",
+        &[
+            "ruam",
+            "ruam-connectors",
+            "ruam-event",
+            "ruam-identity",
+            "ruam-lake",
+            "ruam-log",
+            "ruam-query",
+            "ruam-transform",
+        ],
+    ),
 ];
 
 /// Who alone may know what.
-const ALONE: [(&str, &[&str]); 4] = [
+const ALONE: [(&str, &[&str]); 5] = [
+    ("jsonwebtoken", &["ruam-identity"]),
     ("rdkafka", &["ruam-log", "ruam-tests"]),
     ("deltalake", &["ruam-lake", "ruam-query", "ruam-tests"]),
     ("datafusion", &["ruam-query"]),
-    ("tokio", &["ruam", "ruam-lake", "ruam-log", "ruam-query", "ruam-tests"]),
+    ("tokio", &["ruam", "ruam-identity", "ruam-lake", "ruam-log", "ruam-query", "ruam-tests"]),
 ];
 
 /// The packages of the workspace and what each needs to run.

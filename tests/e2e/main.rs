@@ -18,6 +18,7 @@ mod readers;
 mod rejects;
 mod scan;
 mod server;
+mod sign_on;
 mod sql;
 mod verify;
 
@@ -116,7 +117,7 @@ fn tests() -> Vec<(String, Need, Test)> {
             tests.push((format!("{name}::{}", broker.name()), need, Box::new(move || test(broker))));
         }
     }
-    let alone: [(&str, Need, Alone); 35] = [
+    let alone: &[(&str, Need, Alone)] = &[
         ("readers::spark_finds_what_ruam_finds", Need::Java, readers::spark_finds_what_ruam_finds),
         ("readers::of_python_find_what_ruam_finds", Need::Python, readers::of_python_find_what_ruam_finds),
         ("clients::of_python_are_told_the_same", Need::Python, clients::of_python_are_told_the_same),
@@ -164,12 +165,15 @@ fn tests() -> Vec<(String, Need, Test)> {
             Need::Nothing,
             policies::each_role_sees_what_it_may_on_each_path,
         ),
+        ("sign_on::commands_say_who_may_sign_in", Need::Nothing, sign_on::commands_say_who_may_sign_in),
+        ("sign_on::psql_signs_in", Need::Psql, sign_on::psql_signs_in),
+        ("sign_on::servers_that_others_reach_need_it", Need::Nothing, sign_on::servers_that_others_reach_need_it),
         ("house::arrows_run_downward", Need::Nothing, house::arrows_run_downward),
         ("house::the_top_level_is_the_given_one", Need::Nothing, house::the_top_level_is_the_given_one),
         ("house::the_readme_names_every_crate", Need::Nothing, house::the_readme_names_every_crate),
         ("house::every_command_has_help", Need::Nothing, house::every_command_has_help),
     ];
-    for (name, need, test) in alone {
+    for &(name, need, test) in alone {
         tests.push((name.to_owned(), need, Box::new(test)));
     }
     tests

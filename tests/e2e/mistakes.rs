@@ -116,10 +116,10 @@ pub fn in_the_settings() -> Result<()> {
     }
     let installation = Installation::new(Broker::Embedded)?;
     let said = installation.refuse(&["up", "--listen", "0.0.0.0:5433"])?;
-    says(&said, &["query.listen = \"0.0.0.0:5433\"", "no sign-on yet", "127.0.0.1"])?;
+    says(&said, &["query.listen = \"0.0.0.0:5433\"", "there is neither sign-on nor TLS", "127.0.0.1"])?;
     let mut installation = Installation::new(Broker::Embedded)?;
     installation.set("[log]\nlisten = \"0.0.0.0:9092\"\n")?;
-    says(&installation.refuse(&SMALL)?, &["log.listen = \"0.0.0.0:9092\"", "no sign-on yet"])
+    says(&installation.refuse(&SMALL)?, &["log.listen = \"0.0.0.0:9092\"", "the broker inside ruam has no sign-on"])
 }
 
 pub fn no_broker_answers() -> Result<()> {

@@ -7,7 +7,9 @@ use anyhow::Result;
 use ruam_query::PseudonymKey;
 
 use crate::console::say;
+use crate::data_dir;
 use crate::deployment::Place;
+use crate::guard::Guard;
 use crate::policies::{self, PoliciesError};
 use crate::specs::Datasets;
 
@@ -20,6 +22,8 @@ pub(crate) struct Check {}
 impl Check {
     pub(crate) fn run(&self, place: &Place) -> Result<ExitCode> {
         let settings = place.settings()?;
+        let guard = Guard::open(&settings, &data_dir::access(&settings.data_dir))?;
+        guard.admits(settings.query.listen, "query.listen")?;
         let datasets = match Datasets::load(settings.specs.as_deref(), settings.limits.max_record_bytes) {
             Ok(datasets) => datasets,
             Err(problems) => return tell(&problems.0),
@@ -27,6 +31,12 @@ impl Check {
         for dataset in datasets.all.values() {
             let spec = &dataset.spec;
             say(format!("{}: {}, {} columns, {}: right", spec.path(), spec.id(), spec.columns.len(), spec.mode))?;
+        }
+        if let Some(sign_on) = &guard.sign_on {
+            say(format!("sign-on by {}: right", sign_on.ways().join(", ")))?;
+        }
+        if let (Some(_), Some(tls)) = (&guard.tls, &settings.tls) {
+            say(format!("{} and its key: right", tls.certificate.display()))?;
         }
         say(format!("{} datasets in {} are right", datasets.all.len(), datasets.place))?;
         if let Some(folder) = policies::folder(settings.policies.as_deref(), &datasets.place) {

@@ -32,6 +32,7 @@ use datafusion_postgres::pgwire::messages::simplequery::Query;
 use datafusion_postgres::pgwire::types::format::FormatOptions;
 use datafusion_postgres::{DfSessionService, Parser, QueryHook};
 use futures::Sink;
+use ruam_identity::{Authenticator, Principal};
 
 use super::refused;
 use super::savepoints::is_way_back;
@@ -54,11 +55,47 @@ struct SignedIn(OnceLock<Answering>);
 struct Answering {
     session: Arc<SessionContext>,
     service: DfSessionService,
+    still_in: Option<StillIn>,
 }
 
 impl SignedIn {
+    /// What answers, as long as the sign-in counts.
     fn answering(&self) -> PgWireResult<&Answering> {
-        self.0.get().ok_or_else(|| refused(INVALID_AUTHORIZATION, "nothing is answered before you have signed in"))
+        let before = || refused(INVALID_AUTHORIZATION, "nothing is answered before you have signed in");
+        let answering = self.0.get().ok_or_else(before)?;
+        match &answering.still_in {
+            Some(still_in) if !still_in.counts() => {
+                Err(refused(INVALID_AUTHORIZATION, "your sign-in does not count any longer. Connect again"))
+            }
+            _ => Ok(answering),
+        }
+    }
+}
+
+/// A sign-in, which may be taken back while the connection is open.
+pub(super) struct StillIn {
+    who: Arc<Authenticator>,
+    principal: Principal,
+    last_word: Option<String>,
+}
+
+impl StillIn {
+    pub(super) fn new(who: Arc<Authenticator>, principal: Principal) -> Self {
+        Self { who, principal, last_word: None }
+    }
+
+    /// What the client is still to be told of how it signed in.
+    pub(super) fn told(self, last_word: String) -> Self {
+        Self { last_word: Some(last_word), ..self }
+    }
+
+    pub(super) fn last_word(&mut self) -> Option<String> {
+        self.last_word.take()
+    }
+
+    /// Whether it is as it was: with other roles, other things are seen.
+    fn counts(&self) -> bool {
+        self.who.renew(&self.principal).is_ok_and(|now| now.roles() == self.principal.roles())
     }
 }
 
@@ -69,9 +106,14 @@ impl Queries {
     }
 
     /// Lets the client ask from here on. Who has signed in stays who they are.
-    pub(super) fn begin(&self, session: Arc<SessionContext>, hooks: Vec<Arc<dyn QueryHook>>) {
+    pub(super) fn begin(
+        &self,
+        session: Arc<SessionContext>,
+        hooks: Vec<Arc<dyn QueryHook>>,
+        still_in: Option<StillIn>,
+    ) {
         let service = DfSessionService::new_with_hooks(session.clone(), hooks);
-        let _ = self.signed_in.0.set(Answering { session, service });
+        let _ = self.signed_in.0.set(Answering { session, service, still_in });
     }
 }
 
@@ -184,7 +226,7 @@ impl SimpleQueryHandler for Queries {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let Answering { session, service } = self.signed_in.answering()?;
+        let Answering { session, service, .. } = self.signed_in.answering()?;
         let Some(statement) = own(sql) else { return SimpleQueryHandler::do_query(service, client, sql).await };
         if client.transaction_status() == TransactionStatus::Error {
             let message = "the transaction has failed: nothing is answered until it ends. Write ROLLBACK";

@@ -1,0 +1,214 @@
+//! Who may sign in: what the commands write, and what that lets in.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use ruam_event::Secret;
+use ruam_identity::{Authenticator, Credentials, Principal, SignOnError};
+use ruam_tests::{Broker, Installation, Process};
+
+use crate::server::address;
+
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const PATIENCE: Duration = Duration::from_secs(90);
+const PASSWORD: &str = "correct horse battery";
+
+/// Runs the program with an input.
+fn with_input(installation: &Installation, arguments: &[&str], input: &str) -> Result<(bool, String)> {
+    let mut command = installation.command(arguments);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    child.stdin.take().context("an input")?.write_all(input.as_bytes())?;
+    let output = child.wait_with_output()?;
+    let said = [output.stdout, output.stderr].concat();
+    Ok((output.status.success(), String::from_utf8(said)?))
+}
+
+fn says(said: &str, expected: &[&str]) -> Result<()> {
+    for expected in expected {
+        ensure!(said.contains(expected), "{said}\ndoes not say: {expected}");
+    }
+    Ok(())
+}
+
+/// A sign-in at a server that is running while the commands are.
+fn sign_in(server: &Authenticator, user: &str, password: &str) -> Result<Principal, SignOnError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let credentials = Credentials::Password { user: user.to_owned(), password: Secret::new(password) };
+    runtime.block_on(server.authenticate(&credentials, HERE))
+}
+
+fn is_refused(result: Result<Principal, SignOnError>) -> Result<()> {
+    match result {
+        Err(SignOnError::Refused) => Ok(()),
+        other => bail!("it should have been refused: {other:?}"),
+    }
+}
+
+/// What the commands write lets in at once, and what they take away lets in no longer.
+pub fn commands_say_who_may_sign_in() -> Result<()> {
+    let mut installation = Installation::empty(Broker::Embedded)?;
+    let add = ["user", "add", "somchai", "--role", "analyst", "--role", "auditor", "--password-stdin"];
+    let (done, said) = with_input(&installation, &add, &format!("{PASSWORD}\n"))?;
+    ensure!(done, "{said}");
+    says(&said, &["somchai may sign in", "Local users count once ruam.toml says so: [sign_on] local_users = true"])?;
+    installation.set("[sign_on]\nlocal_users = true\ntokens = true\n")?;
+    let folder = installation.data_dir().join("access");
+    let settings = toml::from_str("local_users = true\ntokens = true")?;
+    let server = Authenticator::open(&settings, &folder)?;
+    let principal = sign_in(&server, "somchai", PASSWORD)?;
+    ensure!(principal.roles().iter().eq(["analyst", "auditor"]), "{principal:?}");
+
+    let (done, said) = with_input(&installation, &add, PASSWORD)?;
+    ensure!(!done, "{said}");
+    says(&said, &["there is a user `somchai` already"])?;
+    let (done, said) = with_input(&installation, &["user", "password", "somchai", "--password-stdin"], "short\n")?;
+    ensure!(!done && !said.contains("short"), "{said}");
+    says(&said, &["the password has fewer than 15 characters. Choose another"])?;
+    let other = "another of its kind";
+    let (done, said) = with_input(&installation, &["user", "password", "somchai", "--password-stdin"], other)?;
+    ensure!(done, "{said}");
+    is_refused(sign_in(&server, "somchai", PASSWORD))?;
+    sign_in(&server, "somchai", other)?;
+    says(&installation.succeed(&["user", "list"])?, &["somchai", "analyst, auditor"])?;
+    installation.succeed(&["user", "remove", "somchai"])?;
+    is_refused(sign_in(&server, "somchai", other))?;
+    says(&installation.refuse(&["user", "remove", "somchai"])?, &["there is no user `somchai`"])?;
+
+    let new = ["token", "new", "dashboard", "--role", "analyst", "--scope", "sql", "--scope", "events:bora"];
+    let token = installation.succeed(&new)?;
+    let token = token.trim();
+    ensure!(token.starts_with("ruam_") && token.len() == 82, "a token alone is on the output: {token}");
+    let principal = sign_in(&server, "token", token)?;
+    let id = &token[5..17];
+    ensure!(principal.to_string() == format!("dashboard (token {id})"), "{principal}");
+    says(&installation.succeed(&["token", "list"])?, &[id, "dashboard", "sql, events:bora", "counts"])?;
+    for file in ["users.toml", "tokens.toml"] {
+        let text = std::fs::read_to_string(folder.join(file))?;
+        for secret in [PASSWORD, other, &token[18..]] {
+            ensure!(!text.contains(secret), "{file} holds a secret");
+        }
+        ensure!(std::fs::metadata(folder.join(file))?.permissions().mode() & 0o077 == 0, "{file} is its owner's alone");
+    }
+    installation.succeed(&["token", "revoke", id])?;
+    is_refused(sign_in(&server, "token", token))?;
+    says(&installation.succeed(&["token", "list"])?, &["revoked"])?;
+    says(&installation.refuse(&["token", "revoke", token])?, &["there is no token `ruam_"])?;
+    says(&installation.refuse(&["token", "new", "x", "--scope", "all"])?, &["`all` cannot be a scope. Scopes are"])
+}
+
+/// A server that others reach needs sign-on and TLS, and `ruam check` says what is wrong with either.
+pub fn servers_that_others_reach_need_it() -> Result<()> {
+    let others = "[query]\nlisten = \"0.0.0.0:5433\"\n";
+    let sign_on = "[sign_on]\nlocal_users = true\n";
+    let tls = "[tls]\ncertificate = \"tls.crt\"\nkey = \"tls.key\"\n";
+    let remedy = "Use 127.0.0.1, or set up both [sign_on] and [tls] in ruam.toml";
+    for (settings, expected) in [
+        (others.to_owned(), &["query.listen = \"0.0.0.0:5433\"", "there is neither sign-on nor TLS", remedy][..]),
+        (format!("{others}{sign_on}"), &["there is no TLS, and passwords would be sent in clear", remedy]),
+        (tls.to_owned(), &["cannot use tls.crt: No such file"]),
+        ("[sign_on]\n".to_owned(), &["sign_on: nobody could sign in. Set local_users = true"]),
+        (
+            "[sign_on.oidc]\nissuer = \"http://login.example.go.th\"\naudience = \"ruam\"\n".to_owned(),
+            &["sign_on.oidc.issuer: whoever is between here and there could answer in its place"],
+        ),
+        (
+            "[sign_on.oidc]\nissuer = \"https://a.th\"\naudience = \"ruam\"\nname_claim = \"pid\"\n".to_owned(),
+            &["sign_on.oidc.name_claim: `pid` is the number of a citizen, and is never kept"],
+        ),
+    ] {
+        let installation = Installation::new(Broker::Embedded)?;
+        // The settings of an installation for tests say where it listens; these say it themselves.
+        std::fs::write(installation.path().join("ruam.toml"), &settings)?;
+        says(&installation.refuse(&["check"])?, expected)?;
+        says(&installation.refuse(&["up", "--only", "query"])?, expected)?;
+    }
+    let installation = Installation::new(Broker::Embedded)?;
+    std::fs::write(installation.path().join("ruam.toml"), sign_on)?;
+    says(&installation.succeed(&["check"])?, &["sign-on by name and password", "datasets in"])
+}
+
+const POLICY: &str = "role = \"analyst\"\n[[grant]]\ndatasets = [\"bora.person\"]\n\
+     rows = \"sex = 'หญิง'\"\nmasks = [{ type = \"thai_citizen_id\" }, { type = \"person_name\" }]\n";
+
+/// A client of PostgreSQL that signs in, tells statements and ends.
+fn psql(port: &str, user: &str, password: &str, statements: &[&str]) -> Result<(bool, String)> {
+    let mut command = Command::new("psql");
+    command.args(["-X", "-w", "-h", "127.0.0.1", "-p", port, "-U", user, "-d", "ruam", "-A", "-t"]);
+    command.args(statements.iter().flat_map(|statement| ["-c", statement]));
+    let output = command.env("PGPASSWORD", password).env("PGCONNECT_TIMEOUT", "20").output()?;
+    Ok((output.status.success(), String::from_utf8([output.stdout, output.stderr].concat())?))
+}
+
+/// Who signs in with psql sees what their roles may, for the purpose that they state; nobody else sees anything.
+pub fn psql_signs_in() -> Result<()> {
+    let mut installation = Installation::new(Broker::Embedded)?;
+    installation.succeed(&["demo", "--rate", "0", "--events", "1000"])?;
+    installation.set("[sign_on]\nlocal_users = true\ntokens = true\n")?;
+    let folder = installation.path().join("policies");
+    std::fs::create_dir(&folder)?;
+    std::fs::write(folder.join("analyst.toml"), POLICY.replace("bora.person", "bora.persn"))?;
+    says(
+        &installation.refuse(&["check"])?,
+        &["policies/analyst.toml:3: grant.datasets: there is no dataset `bora.persn`"],
+    )?;
+    std::fs::write(folder.join("analyst.toml"), POLICY)?;
+    says(&installation.succeed(&["check"])?, &["the policies in policies are right"])?;
+    let add = ["user", "add", "somchai", "--role", "analyst", "--password-stdin"];
+    let (done, said) = with_input(&installation, &add, PASSWORD)?;
+    ensure!(done, "{said}");
+    let token = installation.succeed(&["token", "new", "dashboard", "--role", "analyst"])?;
+    let other = installation.succeed(&["token", "new", "feed", "--role", "analyst", "--scope", "events:bora"])?;
+    let mut up = installation.start(&["up", "--only", "query"])?;
+    let port = address(&mut up)?;
+
+    let women = "select count(*) from bora.person";
+    let expected = installation.ask("select count(*) from bora.person where sex = 'หญิง'")?[0][0].clone();
+    let stated = "set ruam.purpose = 'training'";
+    for (user, password) in [("somchai", PASSWORD), ("token", token.trim())] {
+        let (done, said) = psql(&port, user, password, &[stated, women])?;
+        ensure!(done && said.lines().nth(1) == expected.as_deref(), "{user}: {said}");
+    }
+    let (_, said) = psql(&port, "somchai", PASSWORD, &[women])?;
+    says(&said, &["`bora.person` may be used for training, and no purpose has been stated"])?;
+    let (_, said) = psql(&port, "somchai", PASSWORD, &[stated, "show ruam.purpose", "discard all", women])?;
+    says(&said, &["training", "no purpose has been stated"])?;
+    let values = "select distinct substr(citizen_id, 2), full_name_raw from bora.person";
+    let (_, said) = psql(&port, "somchai", PASSWORD, &[stated, values])?;
+    ensure!(said == "SET\nxxxxxxxxxxxx|\n", "{said}");
+    let (_, said) = psql(&port, "somchai", PASSWORD, &["select dataset from ruam.datasets", "\\dt *.*"])?;
+    ensure!(said.contains("bora.person") && !said.contains("cgd") && !said.contains("dopa"), "{said}");
+
+    let refused = installation.run(&["sql", "select 1"])?;
+    ensure!(refused.status.success(), "whoever has the files needs no sign-in");
+    for (user, password) in [
+        ("somchai", "wrong"),
+        ("somebody", PASSWORD),
+        ("token", "ruam_wrong"),
+        ("token", other.trim()),
+        ("token", PASSWORD),
+        ("somchai", ""),
+    ] {
+        let (done, said) = psql(&port, user, password, &["select 1"])?;
+        ensure!(!done && !said.lines().any(|line| line == "1"), "{user} with `{password}`: {said}");
+    }
+    // A connection that is open does not outlive the sign-in.
+    let mut command = Command::new("psql");
+    command.args(["-X", "-w", "-h", "127.0.0.1", "-p", &port, "-U", "somchai", "-d", "ruam"]);
+    let mut open = Process::start_to_tell({
+        command.env("PGPASSWORD", PASSWORD);
+        command
+    })?;
+    open.tell("select 'still in' as answer;")?;
+    open.wait_for("still in", PATIENCE)?;
+    installation.succeed(&["user", "remove", "somchai"])?;
+    open.tell("select 'still in' as answer;")?;
+    open.wait_for("your sign-in does not count any longer", PATIENCE)?;
+    let (status, said) = up.interrupt(PATIENCE)?;
+    ensure!(status.success(), "{said}");
+    ensure!(!said.contains(PASSWORD) && !said.contains(token.trim()), "the log holds a secret: {said}");
+    Ok(())
+}
