@@ -13,6 +13,7 @@ use ruam_event::DatasetSpec;
 use ruam_lake::{Lake, TableName};
 
 use crate::catalog::{self, CATALOG, Tables};
+use crate::describe_table::DescribeTable;
 use crate::dialect;
 use crate::error::QueryError;
 use crate::functions;
@@ -139,6 +140,7 @@ fn register(session: &SessionContext, tables: &Arc<Tables>, datasets: &[Arc<Quer
     session.register_relation_planner(Arc::new(TimeTravel { tables: tables.clone(), datasets: datasets.to_vec() }))?;
     let changes = TableChanges { tables: tables.clone(), datasets: datasets.to_vec() };
     session.register_udtf(TableChanges::NAME, Arc::new(changes));
+    session.register_udtf(DescribeTable::NAME, Arc::new(DescribeTable { datasets: datasets.to_vec() }));
     Ok(())
 }
 

@@ -8,6 +8,7 @@
 //! bounded, and what does not fit goes to disk.
 
 mod catalog;
+mod describe_table;
 mod dialect;
 pub mod engine;
 mod error;
@@ -19,6 +20,7 @@ mod like_escape;
 mod live_rows;
 pub mod pg;
 mod scan;
+mod shorthand;
 mod table_changes;
 mod time_travel;
 mod versions;

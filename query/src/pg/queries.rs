@@ -2,7 +2,8 @@
 //!
 //! What passes through: statements as text, into plans and answers. datafusion-postgres reads and answers
 //! them. Tables as they were (`version as of`) its parser does not know; those are read by the [`dialect`],
-//! and answered in the same way.
+//! and answered in the same way. What can be written shorter ([`shorthand`](crate::shorthand)) is spelled out
+//! before.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use futures::Sink;
 use super::savepoints::is_way_back;
 use crate::dialect;
 use crate::engine::read_only;
+use crate::shorthand::spelled_out;
 
 /// Answers what clients ask.
 pub(super) struct Queries {
@@ -106,6 +108,7 @@ impl QueryParser for Statements {
     where
         C: ClientInfo + Unpin + Send + Sync,
     {
+        let sql = &*spelled_out(sql).map_err(failed)?;
         let parsed = match own(sql) {
             None => self.parser.parse_sql(client, sql, types).await?,
             Some(statement) => {
@@ -156,6 +159,7 @@ impl SimpleQueryHandler for Queries {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
+        let sql = &*spelled_out(sql).map_err(failed)?;
         let Some(statement) = own(sql) else { return SimpleQueryHandler::do_query(&self.service, client, sql).await };
         if client.transaction_status() == TransactionStatus::Error {
             let message = "the transaction has failed: nothing is answered until it ends. Write ROLLBACK".to_owned();
