@@ -17,6 +17,7 @@ mod readers;
 mod rejects;
 mod scan;
 mod server;
+mod slt;
 mod sql;
 mod verify;
 
@@ -115,7 +116,7 @@ fn tests() -> Vec<(String, Need, Test)> {
             tests.push((format!("{name}::{}", broker.name()), need, Box::new(move || test(broker))));
         }
     }
-    let alone: [(&str, Need, Alone); 34] = [
+    let alone: [(&str, Need, Alone); 35] = [
         ("readers::spark_finds_what_ruam_finds", Need::Java, readers::spark_finds_what_ruam_finds),
         ("readers::of_python_find_what_ruam_finds", Need::Python, readers::of_python_find_what_ruam_finds),
         ("clients::of_python_are_told_the_same", Need::Python, clients::of_python_are_told_the_same),
@@ -140,6 +141,11 @@ fn tests() -> Vec<(String, Need, Test)> {
         ("server::psql_asks_the_same", Need::Psql, server::psql_asks_the_same),
         ("server::a_client_sets_what_is_its_own", Need::Psql, server::a_client_sets_what_is_its_own),
         ("server::it_stops_when_asked", Need::Nothing, server::it_stops_when_asked),
+        (
+            "slt::each_way_in_gives_the_answers_of_the_files",
+            Need::Nothing,
+            slt::each_way_in_gives_the_answers_of_the_files,
+        ),
         ("scan::finds_what_delta_rs_finds", Need::Nothing, scan::finds_what_delta_rs_finds),
         ("sql::each_format_says_the_same", Need::Nothing, sql::each_format_says_the_same),
         ("sql::a_wrong_statement_is_explained", Need::Nothing, sql::a_wrong_statement_is_explained),
