@@ -63,7 +63,8 @@ enum Named<'a> {
     History(&'a QueryDataset),
 }
 
-const HISTORY: &str = "__history";
+/// What the name of a dataset's history ends with.
+pub(crate) const HISTORY: &str = "__history";
 
 impl Agency {
     /// What a name stands for, where it is there for the caller.
@@ -124,7 +125,7 @@ impl SchemaProvider for Agency {
 
 impl QueryDataset {
     /// Whether there is a history of each of its keys.
-    fn has_history(&self) -> bool {
+    pub(crate) fn has_history(&self) -> bool {
         self.changes.is_some() && !self.spec.key().is_empty()
     }
 
@@ -253,7 +254,8 @@ impl About {
     }
 }
 
-fn table(columns: Vec<(&str, ArrayRef)>) -> Result<Arc<dyn TableProvider>> {
+/// A table of what is known already.
+pub(crate) fn table(columns: Vec<(&str, ArrayRef)>) -> Result<Arc<dyn TableProvider>> {
     let fields: Vec<_> = columns.iter().map(|(name, array)| Field::new(*name, data_type(array), true)).collect();
     let schema = Arc::new(Schema::new(fields));
     let batch = RecordBatch::try_new(schema.clone(), columns.into_iter().map(|(_, array)| array).collect())?;

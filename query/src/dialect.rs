@@ -1,24 +1,66 @@
-//! The SQL that is understood: PostgreSQL's, with tables as they were (`VERSION AS OF`, `TIMESTAMP AS OF`) and
-//! a few conveniences of other engines.
+//! The SQL that is understood: PostgreSQL's, with tables as they were (`VERSION AS OF`, `TIMESTAMP AS OF`), what
+//! can be written [shorter](crate::shorthand), and a few conveniences of other engines.
+
+use std::any::TypeId;
+use std::collections::VecDeque;
 
 use datafusion::error::{DataFusionError, Result};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::ast::{
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName,
+};
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use std::any::TypeId;
 
-/// Reads one statement.
+use crate::shorthand;
+
+/// Reads one statement, and makes it what it stands for.
 ///
 /// # Errors
 /// Where it is none, or more than one.
 pub(crate) fn parse(sql: &str) -> Result<Statement> {
-    let mut statements = DFParserBuilder::new(sql).with_dialect(&RuamDialect).build()?.parse_statements()?;
+    let mut statements = parse_all(sql)?;
     match (statements.pop_front(), statements.len()) {
-        (Some(statement), 0) => Ok(statement),
+        (Some(mut statement), 0) => {
+            shorthand::spell_out(&mut statement)?;
+            Ok(statement)
+        }
         (None, _) => Err(DataFusionError::Plan("there is no statement. Write one, such as select 1".to_owned())),
         (Some(_), more) => Err(DataFusionError::Plan(format!("there are {} statements. Ask one at a time", more + 1))),
     }
+}
+
+/// Reads statements as they are written.
+///
+/// # Errors
+/// Where they are none.
+pub(crate) fn parse_all(sql: &str) -> Result<VecDeque<Statement>> {
+    DFParserBuilder::new(sql).with_dialect(&RuamDialect).build()?.parse_statements()
+}
+
+/// Reads an expression.
+///
+/// # Errors
+/// Where it is none.
+pub(crate) fn expression(sql: &str) -> Result<Expr> {
+    let parse = || Parser::new(&RuamDialect).try_with_sql(sql)?.parse_expr();
+    parse().map_err(DataFusionError::from)
+}
+
+/// The call of a function.
+pub(crate) fn call(function: &str, arguments: Vec<Expr>) -> Expr {
+    let args = arguments.into_iter().map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))).collect();
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(function)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
 }
 
 #[derive(Debug)]
@@ -103,6 +145,7 @@ dialect! {
     }
     also {
         supports_table_versioning,
+        describe_requires_table_keyword,
         supports_select_wildcard_except,
         supports_select_wildcard_exclude,
         supports_select_wildcard_replace,

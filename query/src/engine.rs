@@ -15,6 +15,7 @@ use ruam_lake::{Lake, TableName};
 
 use crate::caller::Caller;
 use crate::catalog::{self, CATALOG};
+use crate::describe_table::DescribeTable;
 use crate::error::QueryError;
 use crate::functions;
 use crate::like_escape::LikeEscape;
@@ -128,6 +129,7 @@ impl Engine {
             .build();
         let context = SessionContext::new_with_state(state);
         context.register_udtf(TableChanges::NAME, Arc::new(TableChanges(scope.clone())));
+        context.register_udtf(DescribeTable::NAME, Arc::new(DescribeTable(scope.clone())));
         context.register_relation_planner(Arc::new(TimeTravel(scope)))?;
         Ok(Session { context: Arc::new(context), caller, purpose })
     }

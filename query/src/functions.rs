@@ -10,6 +10,11 @@
 //! | `fiscal_year(date)` | the fiscal year of the Thai state, by the Buddhist era |
 //! | `thai_id_valid(text)` | whether it is the number of a citizen or resident |
 //! | `baht_text(amount)` | an amount in words, as on a cheque |
+//! | `area_name(code, date)` | the name that an administrative area had on a day |
+//! | `area_successor(code [, date])` | the codes that replaced one, or that stand for it on a day |
+//! | `thai_sort_key(text)` | bytes that sort as a Thai dictionary does |
+//! | `thai_words(text)` | the words of a text |
+//! | `thai_contains(text, words)` | whether a text has all of some words |
 //! | `version()` | what clients of PostgreSQL expect there |
 //!
 //! Null in is null out. None of them fails on a value.
@@ -24,12 +29,18 @@ use datafusion::logical_expr::{ScalarUDF, Signature, SimpleScalarUDF};
 use datafusion::prelude::SessionContext;
 use ruam_transform::types;
 
+mod area;
 mod baht_text;
 mod be_date;
 mod day;
 mod fiscal_year;
 mod thai_id_valid;
+mod thai_sort_key;
+mod thai_words;
 mod version;
+
+pub(crate) use area::{AREA_FUNCTIONS, AREA_USAGE};
+pub(crate) use thai_sort_key::THAI_SORT_KEY;
 
 /// Makes the functions known to a session.
 pub(crate) fn register(session: &SessionContext) {
@@ -37,7 +48,12 @@ pub(crate) fn register(session: &SessionContext) {
     session.register_udf(be_date::text());
     session.register_udf(fiscal_year::function());
     session.register_udf(thai_id_valid::function());
+    session.register_udf(thai_sort_key::function());
+    session.register_udf(thai_words::words());
+    session.register_udf(thai_words::contains());
     session.register_udf(baht_text::function());
+    session.register_udf(area::name());
+    session.register_udf(area::successor());
     session.register_udf(version::function());
 }
 
@@ -141,6 +157,72 @@ mod tests {
             ("baht_text(null)", ""),
         ])
         .await;
+    }
+
+    #[tokio::test]
+    async fn text_sorts_as_in_a_dictionary() {
+        let session = SessionContext::new_with_config(config());
+        register(&session);
+        // Vowels before a consonant count after it, and tones where nothing else differs; Latin comes last.
+        let sorted = ["10", "กก", "กะ", "กา", "ก่า", "เก", "แก", "ขา", "เขา", "ไข่", "ฤทธิ์", "เลย", "ฮา", "Ab"];
+        let shuffled: Vec<_> = sorted.iter().rev().map(|text| format!("('{text}')")).collect();
+        let sql = format!("select t from (values {}) as v(t) order by thai_sort_key(t)", shuffled.join(", "));
+        let answer = session.sql(&sql).await.unwrap().collect().await.unwrap();
+        let found: Vec<_> =
+            (0..sorted.len()).map(|row| array_value_to_string(answer[0].column(0), row).unwrap()).collect();
+        assert_eq!(found, sorted);
+    }
+
+    #[tokio::test]
+    async fn words_of_thai() {
+        check(&[
+            ("thai_words('กรมการปกครอง')", "[กรม, การ, ปกครอง]"),
+            ("thai_words('อำเภอเเม่ริม จ.เชียงใหม่ 2567')", "[อำเภอ, แม่ริม, จ, เชียงใหม่, 2567]"),
+            ("thai_words('')", ""),
+            ("thai_words(null)", ""),
+            ("thai_contains('ที่ว่าการอำเภอแม่ริม', 'เเม่ริม อำเภอ')", "true"),
+            ("thai_contains('ตลาดนัด', 'ตา')", "false"),
+            ("thai_contains('Bangkok กรุงเทพ', 'bangkok')", "true"),
+            ("thai_contains('กรุงเทพ', ' ')", ""),
+            ("thai_contains('กรุงเทพ', '-')", "false"),
+            ("thai_contains(null, 'ก')", ""),
+        ])
+        .await;
+    }
+
+    #[tokio::test]
+    async fn areas_as_they_were() {
+        let session = SessionContext::new_with_config(config());
+        register(&session);
+        let areas = "(select array_agg(named_struct('code', code, 'name', name, 'valid_from', cast(f as date), \
+                     'valid_to', cast(t as date), 'abolished_on', cast(a as date), 'successors', s)) from (values \
+                     ('1', 'one', null, '2006-01-01', null, null), ('1', 'one', '2006-01-01', null, '2006-01-01', '2 3'), \
+                     ('2', 'two', null, '2010-01-01', null, null), ('2', 'two', '2010-01-01', null, '2010-01-01', '4'), \
+                     ('3', 'three', null, null, null, null), ('4', 'four', '2010-01-01', '2012-01-01', null, null), \
+                     ('4', 'vier', '2012-01-01', null, null, null), ('5', 'five', null, null, '2000-01-01', '5')) \
+                     as v(code, name, f, t, a, s))";
+        for (call, expected) in [
+            ("area_name(A, '1', date '2005-12-31')", "one"),
+            ("area_name(A, '1', date '2006-01-01')", ""),
+            ("area_name(A, '4', date '2011-01-01')", "four"),
+            ("area_name(A, '4', '2013-01-01')", "vier"),
+            ("area_name(A, '9', now())", ""),
+            ("area_name(A, null, now())", ""),
+            ("area_name(A, '1', null)", ""),
+            ("area_name(null, '1', now())", ""),
+            ("area_successor(A, '1')", "[2, 3]"),
+            ("area_successor(A, '3')", "[]"),
+            ("area_successor(A, '9')", ""),
+            ("area_successor(A, '1', date '2005-01-01')", "[1]"),
+            ("area_successor(A, '1', date '2007-01-01')", "[2, 3]"),
+            ("area_successor(A, '1', date '2020-01-01')", "[3, 4]"),
+            ("area_successor(A, '5', date '2020-01-01')", "[]"),
+            ("area_successor(A, '1', null)", ""),
+        ] {
+            let sql = format!("select {}", call.replace("(A,", &format!("({areas},")));
+            let answer = session.sql(&sql).await.unwrap().collect().await.unwrap();
+            assert_eq!(array_value_to_string(answer[0].column(0), 0).unwrap(), expected, "{call}");
+        }
     }
 
     #[tokio::test]

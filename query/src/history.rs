@@ -26,7 +26,7 @@ mod intervals;
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Schema, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use datafusion::common::{Column, NullHandling, Result, UnnestOptions};
 use datafusion::functions::core::expr_fn::{coalesce, get_field, named_struct};
 use datafusion::functions_aggregate::expr_fn::array_agg;
@@ -54,7 +54,7 @@ pub(crate) struct History<'a> {
 impl History<'_> {
     /// The plan that makes it of the dataset's changes.
     pub(crate) fn plan(&self, changes: &LogicalPlan) -> Result<LogicalPlan> {
-        let clock = self.rows.field_with_name(self.effective.unwrap_or("_source_time"))?.data_type();
+        let clock = clock(self.rows, self.effective)?;
         let arrival = self.rows.field_with_name("_arrived_at")?.data_type();
         let intervals = WindowUDF::from(Intervals::default()).call(vec![
             cast(self.effective_date(clock)?, DataType::Int64),
@@ -141,6 +141,29 @@ impl History<'_> {
             .aggregate(Vec::<Expr>::new(), [array_agg(truncation).alias("_truncations")])?
             .build()
     }
+}
+
+/// The type of the source's clock.
+fn clock<'a>(rows: &'a Schema, effective: Option<&str>) -> Result<&'a DataType> {
+    Ok(rows.field_with_name(effective.unwrap_or("_source_time"))?.data_type())
+}
+
+/// The columns of a history of some rows.
+///
+/// # Errors
+/// Where the rows do not have the column that says from when on they hold.
+pub(crate) fn schema(rows: &Schema, effective: Option<&str>) -> Result<Schema> {
+    let (clock, arrival) = (clock(rows, effective)?, rows.field_with_name("_arrived_at")?.data_type());
+    let clocks = [
+        ("valid_from", clock),
+        ("valid_to", clock),
+        ("known_from", arrival),
+        ("known_to", arrival),
+        ("is_current", &DataType::Boolean),
+        ("_op", &DataType::Utf8),
+    ];
+    let clocks = clocks.into_iter().map(|(name, data_type)| Field::new(name, data_type.clone(), true));
+    Ok(Schema::new(rows.fields().iter().map(|field| field.as_ref().clone()).chain(clocks).collect::<Vec<_>>()))
 }
 
 /// When a change happened, as the source tells it.

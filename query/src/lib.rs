@@ -9,6 +9,7 @@
 
 pub mod caller;
 mod catalog;
+mod describe_table;
 mod dialect;
 pub mod engine;
 mod error;
@@ -25,6 +26,7 @@ pub mod policy;
 mod scan;
 mod scope;
 pub mod session;
+mod shorthand;
 mod table_changes;
 mod tables;
 mod time_travel;

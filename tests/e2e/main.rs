@@ -19,6 +19,7 @@ mod rejects;
 mod scan;
 mod server;
 mod sign_on;
+mod slt;
 mod sql;
 mod verify;
 
@@ -142,6 +143,11 @@ fn tests() -> Vec<(String, Need, Test)> {
         ("server::psql_asks_the_same", Need::Psql, server::psql_asks_the_same),
         ("server::a_client_sets_what_is_its_own", Need::Psql, server::a_client_sets_what_is_its_own),
         ("server::it_stops_when_asked", Need::Nothing, server::it_stops_when_asked),
+        (
+            "slt::each_way_in_gives_the_answers_of_the_files",
+            Need::Nothing,
+            slt::each_way_in_gives_the_answers_of_the_files,
+        ),
         ("scan::finds_what_delta_rs_finds", Need::Nothing, scan::finds_what_delta_rs_finds),
         ("sql::each_format_says_the_same", Need::Nothing, sql::each_format_says_the_same),
         ("sql::a_wrong_statement_is_explained", Need::Nothing, sql::a_wrong_statement_is_explained),

@@ -1,15 +1,13 @@
 //! What each role sees, on each way to a table.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use futures::TryStreamExt;
-use ruam_lake::{Lake, changes_schema};
-use ruam_query::{Caller, Engine, EngineSettings, Policies, PseudonymKey, QueryDataset, Session};
+use ruam_lake::Lake;
+use ruam_query::{Caller, Engine, EngineSettings, Policies, PseudonymKey, Session};
 use ruam_tests::tables::values;
 use ruam_tests::{Broker, Installation, datasets};
-use ruam_transform::{Transform, reject};
 
 type Rows = Vec<Vec<Option<String>>>;
 
@@ -35,13 +33,8 @@ const PATHS: [&str; 9] = [
 ];
 
 fn engine(installation: &Installation) -> Result<Engine> {
-    let dataset = |name: &&str| -> Result<Arc<QueryDataset>> {
-        let spec = datasets::spec(name, None)?;
-        let rows = Transform::new(&spec, 1 << 20)?.schema().clone();
-        let changes = spec.history.then(|| changes_schema(&rows));
-        Ok(Arc::new(QueryDataset { spec: Arc::new(spec), rows, rejects: reject::SCHEMA.clone(), changes }))
-    };
-    let datasets = datasets::ALL.iter().map(dataset).collect::<Result<Vec<_>>>()?;
+    let of_demo = datasets::ALL.iter().map(|name| datasets::queried(datasets::spec(name, None)?));
+    let datasets = of_demo.collect::<Result<Vec<_>>>()?;
     let files = [CLEAR, BANGKOK, MASKED, BOUND].map(|text| ("policies/a.toml".to_owned(), text.to_owned()));
     let policies = Policies::read(&files, &datasets, &PseudonymKey::new(vec![7; 32]));
     let policies = policies.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?;

@@ -1,11 +1,15 @@
 //! The datasets that come with the program, by `agency/dataset`.
 
 use std::fs;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use ruam_connectors::Overrides;
 use ruam_connectors::conformance::drain;
 use ruam_event::{ChangeEvent, DatasetSpec};
+use ruam_lake::changes_schema;
+use ruam_query::QueryDataset;
+use ruam_transform::{Transform, reject};
 
 /// The folder of their files.
 pub const SPECS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../pipelines/specs");
@@ -32,6 +36,16 @@ pub fn text(dataset: &str, topic: Option<&str>) -> Result<String> {
 /// Where its file is wrong.
 pub fn spec(dataset: &str, topic: Option<&str>) -> Result<DatasetSpec> {
     Ok(DatasetSpec::parse(&format!("{SPECS}/{dataset}.toml"), &text(dataset, topic)?)?)
+}
+
+/// A dataset as queries see it.
+///
+/// # Errors
+/// Where its columns are wrong.
+pub fn queried(spec: DatasetSpec) -> Result<Arc<QueryDataset>> {
+    let rows = Transform::new(&spec, 1 << 20)?.schema().clone();
+    let changes = spec.history.then(|| changes_schema(&rows));
+    Ok(Arc::new(QueryDataset { spec: Arc::new(spec), rows, rejects: reject::SCHEMA.clone(), changes }))
 }
 
 /// All events of a dataset, where the generated ones come to `total` together.

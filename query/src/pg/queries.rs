@@ -2,7 +2,8 @@
 //!
 //! What passes through: statements as text, into plans and answers. datafusion-postgres reads and answers
 //! them. Tables as they were (`version as of`) its parser does not know; those are read by the [`dialect`],
-//! and answered in the same way.
+//! and answered in the same way. What can be written shorter ([`shorthand`](crate::shorthand)) is spelled out
+//! before.
 
 use std::fmt::Debug;
 use std::sync::{Arc, OnceLock};
@@ -38,6 +39,7 @@ use super::refused;
 use super::savepoints::is_way_back;
 use crate::dialect;
 use crate::engine::read_only;
+use crate::shorthand::spelled_out;
 
 const INVALID_AUTHORIZATION: &str = "28000";
 const IN_FAILED_SQL_TRANSACTION: &str = "25P02";
@@ -176,6 +178,7 @@ impl QueryParser for Statements {
     where
         C: ClientInfo + Unpin + Send + Sync,
     {
+        let sql = &*spelled_out(sql).map_err(failed)?;
         let parsed = match own(sql) {
             None => self.parser()?.parse_sql(client, sql, types).await?,
             Some(statement) => {
@@ -226,6 +229,7 @@ impl SimpleQueryHandler for Queries {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
+        let sql = &*spelled_out(sql).map_err(failed)?;
         let Answering { session, service, .. } = self.signed_in.answering()?;
         let Some(statement) = own(sql) else { return SimpleQueryHandler::do_query(service, client, sql).await };
         if client.transaction_status() == TransactionStatus::Error {
