@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::commands::{check, datasets, demo, maintain, rejects, resume, sql, status, token, up, user, verify};
+use crate::commands::{audit, check, datasets, demo, maintain, rejects, resume, sql, status, token, up, user, verify};
 use crate::console;
 use crate::deployment::Place;
 use crate::memory;
@@ -32,7 +32,7 @@ enum Command {
     Demo(demo::Demo),
     /// Run the installation: connectors, workers and the SQL server
     Up(up::Up),
-    /// Check the settings and all dataset files, without connecting to anything
+    /// Check the settings and all dataset and policy files, without connecting to anything
     Check(check::Check),
     /// Ask a question in SQL
     Sql(sql::Sql),
@@ -45,6 +45,9 @@ enum Command {
     /// Look at the records that could not become rows
     #[command(subcommand)]
     Rejects(rejects::Rejects),
+    /// See who asked what, and that the account of it is whole
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Merge small files and delete unneeded ones now; running workers do so by themselves
     Maintain(maintain::Maintain),
     /// Let a dataset go on from another place in its topic, after a person has decided so
@@ -113,6 +116,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Datasets(datasets) => datasets.run(place),
         Command::Verify(verify) => verify.run(place).await,
         Command::Rejects(rejects) => rejects.run(place).await,
+        Command::Audit(audit) => audit.run(place).await,
         Command::Maintain(maintain) => maintain.run(place).await,
         Command::Resume(resume) => resume.run(place).await,
         Command::User(user) => user.run(place),

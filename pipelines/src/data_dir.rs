@@ -167,6 +167,11 @@ impl DataDir {
         self.path.join("index")
     }
 
+    /// Where the account of what was asked lies.
+    pub(crate) fn audit(&self) -> PathBuf {
+        self.path.join("audit")
+    }
+
     /// The secret that pseudonyms are made with.
     pub(crate) fn pseudonym_key(&self) -> PathBuf {
         self.path.join("pseudonym.key")

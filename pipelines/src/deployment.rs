@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use ruam_lake::Lake;
 use ruam_log::embedded::{EmbeddedBroker, EmbeddedSettings};
 use ruam_log::{Log, LogSettings};
-use ruam_query::{Engine, EngineSettings, QueryDataset};
+use ruam_query::{AuditLog, Engine, EngineSettings, QueryDataset};
 
 use crate::config::{DEFAULT_FILE, Settings};
 use crate::data_dir::{DataDir, DataDirError, Part, PartLock};
@@ -178,6 +178,14 @@ impl Deployment {
         let (datasets, key) = (self.query_datasets(), policies::key(&self.data_dir.pseudonym_key())?);
         let folder = policies::folder(self.settings.policies.as_deref(), &self.datasets.place);
         let policies = policies::load(folder.as_deref(), &datasets, &key)?;
-        Ok(Engine::new(self.lake.clone(), datasets, policies, settings)?)
+        Ok(Engine::new(self.lake.clone(), datasets, policies, settings)?.with_audit(Arc::new(self.audit()?)))
+    }
+
+    /// The account of what was asked.
+    ///
+    /// # Errors
+    /// Where it cannot be kept.
+    pub(crate) fn audit(&self) -> Result<AuditLog> {
+        Ok(AuditLog::open(&self.data_dir.audit(), policies::key(&self.data_dir.pseudonym_key())?)?)
     }
 }

@@ -9,6 +9,7 @@
 //! | `ruam.datasets`, `ruam.columns` | what is declared |
 //! | `ruam.rejects` | the rejects of all datasets |
 //! | `ruam.versions` | the versions of all tables |
+//! | `ruam.audit` | who asked what, for those who may see it |
 //!
 //! A table is looked at afresh by each statement. One that nothing has been written to yet is empty.
 
@@ -25,6 +26,7 @@ use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, ident, lit};
 use ruam_lake::{TableKind, TableName};
 
+use crate::audit;
 use crate::engine::QueryDataset;
 use crate::history::History;
 use crate::policy::Part;
@@ -34,6 +36,8 @@ use crate::versions::Versions;
 
 /// The catalog's name, which is also the name of the database that PostgreSQL's clients connect to.
 pub(crate) const CATALOG: &str = "ruam";
+
+const AUDIT: &str = "audit";
 
 /// The catalog of a session.
 pub(crate) fn catalog(scope: &Scope) -> Result<Arc<dyn CatalogProvider>> {
@@ -175,7 +179,8 @@ struct About {
 #[async_trait]
 impl SchemaProvider for About {
     fn table_names(&self) -> Vec<String> {
-        ["columns", "datasets", "rejects", "versions"].map(str::to_owned).to_vec()
+        let audit = self.scope.may_audit().then_some(AUDIT);
+        ["columns", "datasets", "rejects", "versions"].into_iter().chain(audit).map(str::to_owned).collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
@@ -184,6 +189,7 @@ impl SchemaProvider for About {
             "columns" => Some(self.columns()?),
             "rejects" => Some(self.rejects().await?),
             "versions" => Some(Arc::new(Versions::new(&self.scope))),
+            AUDIT if self.scope.may_audit() => Some(audit::table(self.scope.audit.as_deref())?),
             _ => None,
         })
     }

@@ -13,6 +13,8 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use ruam_event::DatasetSpec;
 use ruam_lake::{Lake, TableName};
 
+use crate::answer::Turns;
+use crate::audit::AuditLog;
 use crate::caller::Caller;
 use crate::catalog::{self, CATALOG};
 use crate::describe_table::DescribeTable;
@@ -22,7 +24,7 @@ use crate::like_escape::LikeEscape;
 use crate::planner::Planner;
 use crate::policy::Policies;
 use crate::scope::Scope;
-use crate::session::Session;
+use crate::session::{Asking, Session};
 use crate::table_changes::TableChanges;
 use crate::tables::Tables;
 use crate::time_travel::TimeTravel;
@@ -63,6 +65,8 @@ pub struct Engine {
     tables: Arc<Tables>,
     datasets: Arc<[Arc<QueryDataset>]>,
     policies: Arc<Policies>,
+    audit: Option<Arc<AuditLog>>,
+    turns: Arc<Turns>,
 }
 
 impl Engine {
@@ -83,7 +87,15 @@ impl Engine {
         functions::register(&base);
         base.add_analyzer_rule(Arc::new(LikeEscape));
         let tables = Arc::new(Tables::new(lake.clone(), false));
-        Ok(Self { base: base.state(), lake, tables, datasets: datasets.into(), policies: Arc::new(policies) })
+        let (datasets, policies) = (datasets.into(), Arc::new(policies));
+        Ok(Self { base: base.state(), lake, tables, datasets, policies, audit: None, turns: Arc::default() })
+    }
+
+    /// The same, with an account of what every session asks.
+    #[must_use]
+    pub fn with_audit(mut self, audit: Arc<AuditLog>) -> Self {
+        self.audit = Some(audit);
+        self
     }
 
     /// A session for somebody who asks.
@@ -91,15 +103,16 @@ impl Engine {
     /// # Errors
     /// Where DataFusion cannot be set up.
     pub fn session(&self, caller: Caller) -> Result<Session, QueryError> {
-        self.session_on(self.base.clone(), caller, self.tables.clone())
+        self.session_on(self.base.clone(), caller, self.tables.clone(), self.audit.clone())
     }
 
-    /// A question of the system itself.
+    /// A question of the system itself, which is no query of anybody's and not in the audit.
     ///
     /// # Errors
     /// Where the statement does not work, or would write.
     pub async fn query(&self, sql: &str) -> Result<SendableRecordBatchStream, QueryError> {
-        self.session(Caller::system("ruam"))?.query(sql).await
+        let (base, caller) = (self.base.clone(), Caller::system("ruam"));
+        self.session_on(base, caller, self.tables.clone(), None)?.query(sql).await
     }
 
     /// What all sessions have in common, for servers that add to it.
@@ -109,29 +122,42 @@ impl Engine {
 
     /// A session with what a server has added to all sessions.
     pub(crate) fn session_with(&self, base: SessionState, caller: Caller) -> Result<Session, QueryError> {
-        self.session_on(base, caller, self.tables.clone())
+        self.session_on(base, caller, self.tables.clone(), self.audit.clone())
     }
 
-    fn session_on(&self, base: SessionState, caller: Caller, tables: Arc<Tables>) -> Result<Session, QueryError> {
+    fn session_on(
+        &self,
+        base: SessionState,
+        caller: Caller,
+        tables: Arc<Tables>,
+        audit: Option<Arc<AuditLog>>,
+    ) -> Result<Session, QueryError> {
         let scope = Scope {
             tables,
             datasets: self.datasets.clone(),
             policies: self.policies.clone(),
             caller: Arc::new(caller),
             purpose: Arc::default(),
+            audit,
         };
-        let (caller, purpose) = (scope.caller.clone(), scope.purpose.clone());
+        let asking = Arc::new(Asking::new(scope.caller.clone(), scope.purpose.clone()));
+        let planner = Planner {
+            asking: asking.clone(),
+            limits: self.policies.limits(&scope.caller),
+            audit: scope.audit.clone(),
+            turns: self.turns.clone(),
+        };
         let catalogs = Arc::new(MemoryCatalogProviderList::new());
         catalogs.register_catalog(CATALOG.to_owned(), catalog::catalog(&scope)?);
         let state = SessionStateBuilder::new_from_existing(base)
             .with_catalog_list(catalogs)
-            .with_query_planner(Arc::new(Planner))
+            .with_query_planner(Arc::new(planner))
             .build();
         let context = SessionContext::new_with_state(state);
         context.register_udtf(TableChanges::NAME, Arc::new(TableChanges(scope.clone())));
         context.register_udtf(DescribeTable::NAME, Arc::new(DescribeTable(scope.clone())));
         context.register_relation_planner(Arc::new(TimeTravel(scope)))?;
-        Ok(Session { context: Arc::new(context), caller, purpose })
+        Ok(Session { context: Arc::new(context), asking })
     }
 
     /// An engine whose tables stay as they are when they are first looked at, for the system itself.
@@ -140,7 +166,7 @@ impl Engine {
     /// Where DataFusion cannot be set up.
     pub fn pinned(&self) -> Result<Pinned, QueryError> {
         let tables = Arc::new(Tables::new(self.lake.clone(), true));
-        let session = self.session_on(self.base.clone(), Caller::system("extract"), tables.clone())?;
+        let session = self.session_on(self.base.clone(), Caller::system("extract"), tables.clone(), None)?;
         Ok(Pinned { session, tables })
     }
 }

@@ -31,6 +31,9 @@ pub enum QueryError {
         /// What it may be used for.
         purposes: Vec<String>,
     },
+    /// An answer is larger or longer than it may be.
+    #[error("{0}")]
+    Limit(String),
     /// Something that would show how much is hidden.
     #[error("{0}")]
     Hidden(&'static str),

@@ -9,6 +9,7 @@
 //! column; all others see no more than an answer would. The planner is told estimates alone, never a count, a
 //! minimum or a maximum that could become an answer.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -18,11 +19,12 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, Result, Statistics};
-use datafusion::datasource::provider_as_source;
+use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{
-    BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder, Operator, TableProviderFilterPushDown, TableType, ident,
+    BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder, Operator, TableProviderFilterPushDown, TableScan, TableType,
+    ident,
 };
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions as physical;
@@ -47,12 +49,14 @@ pub(crate) struct Guarded {
     /// The purpose that the sight was given for, and the one that is stated now.
     given_for: Option<String>,
     purpose: Arc<Purpose>,
+    /// The columns with numbers of citizens.
+    persons: Vec<String>,
     schema: SchemaRef,
 }
 
 impl Guarded {
-    /// A table as a sight of it shows it, for as long as the purpose is the one that is stated now. `name` is
-    /// for errors.
+    /// A table as a sight of it shows it; one that is given for a purpose, for as long as that is stated. `name`
+    /// is for errors and the audit, as are the columns with numbers of citizens.
     ///
     /// # Errors
     /// Where the sight does not fit the table.
@@ -61,12 +65,30 @@ impl Guarded {
         table: Arc<dyn TableProvider>,
         sight: Sight,
         purpose: Arc<Purpose>,
+        persons: Vec<String>,
     ) -> Result<Arc<dyn TableProvider>> {
         let given_for = purpose.stated();
-        let mut guarded = Self { schema: table.schema(), name, table, sight, given_for, purpose };
-        let plan = guarded.plan(None, &[], None)?;
-        guarded.schema = Arc::new(plan.schema().as_arrow().clone());
+        let mut guarded = Self { schema: table.schema(), name, table, sight, given_for, purpose, persons };
+        if guarded.hides() {
+            let plan = guarded.plan(None, &[], None)?;
+            guarded.schema = Arc::new(plan.schema().as_arrow().clone());
+        }
         Ok(Arc::new(guarded))
+    }
+
+    /// The table's name, with its agency's.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What is hidden of it, in words.
+    pub(crate) fn hidden(&self) -> String {
+        self.sight.hidden()
+    }
+
+    /// Whether numbers of citizens are seen as they are in a column.
+    pub(crate) fn shows_persons_in(&self, column: &str) -> bool {
+        self.persons.iter().any(|person| person == column) && !self.sight.columns.contains_key(column)
     }
 
     /// Whether something of the table is hidden.
@@ -153,7 +175,15 @@ impl TableProvider for Guarded {
         self.table.table_type()
     }
 
+    /// A view of which nothing is hidden is planned together with the question.
+    fn get_logical_plan(&self) -> Option<Cow<'_, LogicalPlan>> {
+        if self.hides() || self.sight.is_for_purpose { None } else { self.table.get_logical_plan() }
+    }
+
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        if !self.hides() {
+            return self.table.supports_filters_pushdown(filters);
+        }
         let push_down = |filter: &&Expr| match self.is_harmless(filter) {
             true => TableProviderFilterPushDown::Exact,
             false => TableProviderFilterPushDown::Unsupported,
@@ -169,13 +199,16 @@ impl TableProvider for Guarded {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         // A statement that was prepared is planned again where it is answered.
-        if self.purpose.stated() != self.given_for {
+        if self.sight.is_for_purpose && self.purpose.stated() != self.given_for {
             let problem = "the purpose has changed since the statement was prepared. Prepare it again";
             return Err(external(QueryError::Hidden(problem)));
         }
+        if !self.hides() {
+            return self.table.scan(state, projection, filters, limit).await;
+        }
         let plan = state.optimize(&self.plan(projection, filters, limit)?)?;
         let seen = DefaultPhysicalPlanner::default().create_physical_plan(&plan, state).await?;
-        Ok(if self.hides() { Arc::new(GuardExec { name: self.name.clone(), seen }) } else { seen })
+        Ok(Arc::new(GuardExec { name: self.name.clone(), seen }))
     }
 }
 
@@ -274,17 +307,25 @@ impl DisplayAs for GuardExec {
     }
 }
 
+/// Tells of each table that a plan scans: the scan, and the table as whoever asks sees it.
+pub(crate) fn each_scan(plan: &LogicalPlan, mut tell: impl FnMut(&TableScan, &Guarded)) -> Result<()> {
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Ok(table) = source_as_provider(&scan.source)
+        {
+            let table: &dyn std::any::Any = table.as_ref();
+            if let Some(guarded) = table.downcast_ref::<Guarded>() {
+                tell(scan, guarded);
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(())
+}
+
 /// Whether a plan reads a table of which something is hidden from whoever asks.
 pub(crate) fn hides(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
-    plan.apply_with_subqueries(|node| {
-        if let LogicalPlan::TableScan(scan) = node
-            && let Ok(table) = datafusion::datasource::source_as_provider(&scan.source)
-        {
-            let table: &dyn std::any::Any = table.as_ref();
-            found |= table.downcast_ref::<Guarded>().is_some_and(Guarded::hides);
-        }
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    })?;
+    each_scan(plan, |_, table| found |= table.hides())?;
     Ok(found)
 }

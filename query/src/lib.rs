@@ -7,6 +7,8 @@
 //! Guaranteed: nothing here writes to the lake; statements that could are refused. Memory is
 //! bounded, and what does not fit goes to disk.
 
+mod answer;
+pub mod audit;
 pub mod caller;
 mod catalog;
 mod describe_table;
@@ -32,6 +34,7 @@ mod tables;
 mod time_travel;
 mod versions;
 
+pub use audit::{AuditError, AuditLog};
 pub use caller::Caller;
 pub use engine::{Engine, EngineSettings, Pinned, QueryDataset};
 pub use error::QueryError;

@@ -37,6 +37,31 @@ pub struct Policies {
 #[derive(Debug, Default)]
 struct Role {
     grants: BTreeMap<DatasetId, Vec<Grant>>,
+    limits: Limits,
+    may_audit: bool,
+}
+
+/// How much of the engine somebody may use; none is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// The most seconds that an answer may take, from its beginning to its end.
+    pub seconds: Option<u64>,
+    /// The most rows of an answer.
+    pub rows: Option<u64>,
+    /// The most answers at a time; others wait their turn.
+    pub concurrent: Option<usize>,
+}
+
+impl Limits {
+    /// What somebody may use who has both: the more of each.
+    fn or(self, other: Self) -> Self {
+        Self {
+            seconds: self.seconds.zip(other.seconds).map(|(one, other)| one.max(other)),
+            rows: self.rows.zip(other.rows).map(|(one, other)| one.max(other)),
+            concurrent: self.concurrent.zip(other.concurrent).map(|(one, other)| one.max(other)),
+        }
+    }
 }
 
 /// A part of a dataset that a role may see.
@@ -71,12 +96,21 @@ pub(crate) struct Sight {
     pub rows: Option<Expr>,
     /// What is seen in a column instead of its values.
     pub columns: BTreeMap<String, Expr>,
+    /// Whether it is so for the purpose that was stated.
+    pub is_for_purpose: bool,
 }
 
 impl Sight {
     /// Whether all is seen as it is.
     pub(crate) fn is_clear(&self) -> bool {
         self.rows.is_none() && self.columns.is_empty()
+    }
+
+    /// What is hidden, in words; empty where nothing is.
+    pub(crate) fn hidden(&self) -> String {
+        let rows = self.rows.as_ref().map(|rows| format!("rows but {rows}"));
+        let columns = self.columns.keys().map(ToString::to_string);
+        rows.into_iter().chain(columns).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -117,9 +151,24 @@ impl Policies {
         dataset: &'a DatasetId,
         part: Part,
     ) -> Option<impl Iterator<Item = &'a Grant>> {
-        let (all, roles) = (self.roles.as_ref()?, caller.roles()?);
-        let of_dataset = roles.iter().filter_map(|role| all.get(role)?.grants.get(dataset)).flatten();
+        let of_dataset = self.roles(caller)?.filter_map(|role| role.grants.get(dataset)).flatten();
         Some(of_dataset.filter(move |grant| grant.parts.contains(&part)))
+    }
+
+    /// The roles of somebody that a policy speaks of; none where nothing is hidden from them.
+    fn roles<'a>(&'a self, caller: &'a Caller) -> Option<impl Iterator<Item = &'a Role>> {
+        let (all, roles) = (self.roles.as_ref()?, caller.roles()?);
+        Some(roles.iter().filter_map(|role| all.get(role)))
+    }
+
+    /// How much somebody may use.
+    pub(crate) fn limits(&self, caller: &Caller) -> Limits {
+        self.roles(caller).and_then(|roles| roles.map(|role| role.limits).reduce(Limits::or)).unwrap_or_default()
+    }
+
+    /// Whether somebody may see who asked what.
+    pub(crate) fn may_audit(&self, caller: &Caller) -> bool {
+        self.roles(caller).is_none_or(|mut roles| roles.any(|role| role.may_audit))
     }
 
     /// Whether somebody may see a part of a dataset at all, be it for a purpose.
@@ -152,7 +201,8 @@ impl Policies {
                 purposes: spec.purposes.clone(),
             });
         }
-        Ok(Some(Sight { rows: any_of(&grants), columns: masked(&grants)? }))
+        let is_for_purpose = grants.iter().any(|grant| grant.needs_purpose);
+        Ok(Some(Sight { rows: any_of(&grants), columns: masked(&grants)?, is_for_purpose }))
     }
 }
 
@@ -180,6 +230,3 @@ fn masked(grants: &[&Grant]) -> Result<BTreeMap<String, Expr>> {
     }
     Ok(masked)
 }
-
-#[cfg(test)]
-mod tests {}

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::common::Result;
+use ruam_event::ColumnSpec;
 use ruam_lake::{TableKind, TableName};
 
+use crate::audit::AuditLog;
 use crate::caller::Caller;
 use crate::engine::QueryDataset;
 use crate::error::external;
@@ -17,6 +19,9 @@ use crate::guard::Guarded;
 use crate::policy::{Part, Policies};
 use crate::session::Purpose;
 use crate::tables::Tables;
+
+/// The semantic type of numbers of citizens.
+const PERSON: &str = "thai_citizen_id";
 
 /// The datasets of a session.
 #[derive(Clone, Debug)]
@@ -26,12 +31,18 @@ pub(crate) struct Scope {
     pub policies: Arc<Policies>,
     pub caller: Arc<Caller>,
     pub purpose: Arc<Purpose>,
+    pub audit: Option<Arc<AuditLog>>,
 }
 
 impl Scope {
     /// Whether a part of a dataset is there for the caller.
     pub(crate) fn has(&self, dataset: &QueryDataset, part: Part) -> bool {
         self.policies.may_see(&self.caller, dataset.spec.id(), part)
+    }
+
+    /// Whether the caller may see who asked what.
+    pub(crate) fn may_audit(&self) -> bool {
+        self.policies.may_audit(&self.caller)
     }
 
     /// The datasets of which the caller sees something.
@@ -64,11 +75,9 @@ impl Scope {
         let stated = self.purpose.stated();
         let sight = self.policies.sight(&self.caller, &dataset.spec, part, stated.as_deref()).map_err(external)?;
         let Some(sight) = sight else { return Ok(None) };
-        // Nothing that is hidden now will be for another purpose, where nothing is hidden from the caller at all.
-        if self.caller.roles().is_none() {
-            return Ok(Some(table));
-        }
-        Guarded::new(name, table, sight, self.purpose.clone()).map(Some)
+        let is_person = |column: &&ColumnSpec| column.semantic_type.get_ref() == PERSON;
+        let persons = dataset.spec.columns.iter().filter(is_person).map(|column| column.name().to_owned());
+        Guarded::new(name, table, sight, self.purpose.clone(), persons.collect()).map(Some)
     }
 
     /// Whether the caller sees all rows of a part of a dataset, so that their number is no secret.

@@ -3,7 +3,9 @@
 //! What passes through: a statement, into a plan over the tables as this caller sees them, and its answer as
 //! a stream of Arrow batches. Every way in has one of these for each client.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -32,23 +34,58 @@ impl Purpose {
     }
 }
 
+/// Who asks, what, for how long and for which purpose.
+#[derive(Debug)]
+pub(crate) struct Asking {
+    pub caller: Arc<Caller>,
+    pub purpose: Arc<Purpose>,
+    sql: RwLock<String>,
+    /// The time that the client allows an answer, in milliseconds; 0 for any.
+    timeout: AtomicU64,
+}
+
+impl Asking {
+    pub(crate) fn new(caller: Arc<Caller>, purpose: Arc<Purpose>) -> Self {
+        Self { caller, purpose, sql: RwLock::default(), timeout: AtomicU64::new(0) }
+    }
+
+    /// The statement that is being answered.
+    pub(crate) fn sql(&self) -> String {
+        self.sql.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes down the statement that is to be answered.
+    pub(crate) fn ask(&self, sql: &str) {
+        sql.clone_into(&mut self.sql.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        Some(self.timeout.load(Ordering::Relaxed)).filter(|timeout| *timeout > 0).map(Duration::from_millis)
+    }
+
+    /// Takes down the time that the client allows an answer; none for any.
+    pub(crate) fn allow(&self, timeout: Option<Duration>) {
+        let milliseconds = timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1));
+        self.timeout.store(milliseconds, Ordering::Relaxed);
+    }
+}
+
 /// A client's session.
 #[derive(Clone)]
 pub struct Session {
     pub(crate) context: Arc<SessionContext>,
-    pub(crate) caller: Arc<Caller>,
-    pub(crate) purpose: Arc<Purpose>,
+    pub(crate) asking: Arc<Asking>,
 }
 
 impl Session {
     /// Who asks.
     pub fn caller(&self) -> &Caller {
-        &self.caller
+        &self.asking.caller
     }
 
     /// States what the questions from here on are for; none takes that back.
     pub fn state_purpose(&self, purpose: Option<String>) {
-        self.purpose.state(purpose);
+        self.asking.purpose.state(purpose);
     }
 
     /// Plans a statement and begins to answer it.
@@ -56,6 +93,7 @@ impl Session {
     /// # Errors
     /// Where the statement does not work, or would write, or asks for what the caller may not see.
     pub async fn query(&self, sql: &str) -> Result<SendableRecordBatchStream, QueryError> {
+        self.asking.ask(sql);
         let plan = async {
             let plan = self.context.state().statement_to_plan(dialect::parse(sql)?).await?;
             read_only().verify_plan(&plan)?;
@@ -85,6 +123,6 @@ impl Session {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("caller", &self.caller).finish_non_exhaustive()
+        f.debug_struct("Session").field("caller", self.caller()).finish_non_exhaustive()
     }
 }

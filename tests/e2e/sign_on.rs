@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Not;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -207,8 +208,64 @@ pub fn psql_signs_in() -> Result<()> {
     installation.succeed(&["user", "remove", "somchai"])?;
     open.tell("select 'still in' as answer;")?;
     open.wait_for("your sign-in does not count any longer", PATIENCE)?;
+    account(&installation, &port, token.trim())?;
     let (status, said) = up.interrupt(PATIENCE)?;
     ensure!(status.success(), "{said}");
     ensure!(!said.contains(PASSWORD) && !said.contains(token.trim()), "the log holds a secret: {said}");
     Ok(())
+}
+
+/// All of that is accounted for, without the number of anybody, and no change of the account stays unseen.
+fn account(installation: &Installation, port: &str, token: &str) -> Result<()> {
+    let number = "3100600445635";
+    let asked = format!("select count(*) from bora.person where citizen_id = '{number}'");
+    psql(port, "token", token, &["set ruam.purpose = 'training'", &asked])?;
+    let (_, said) = psql(port, "token", token, &["select * from ruam.audit"])?;
+    ensure!(said.contains("table 'ruam.ruam.audit' not found"), "it is not for everybody: {said}");
+    let rows = installation.ask(
+        "select who, purpose, tables, policies, event, rows from ruam.audit where client like 'postgres%' \
+         and tables like 'bora.person: citizen_id%' and cardinality(string_to_array(subjects, ', ')) = 1 order by at",
+    )?;
+    let text = |text: &str| Some(text.to_owned());
+    let hidden = "bora.person: rows but sex = Utf8(\"หญิง\"), citizen_id, citizen_id_raw, full_name, full_name_raw, full_name_title";
+    let hidden = hidden.replace("citizen_id_raw, ", "");
+    let seen = |event: &str, rows| {
+        vec![
+            text("dashboard"),
+            text("training"),
+            text("bora.person: citizen_id, sex"),
+            Some(hidden.clone()),
+            text(event),
+            rows,
+        ]
+    };
+    let _ = (&rows, &seen);
+    ensure!(
+        rows.len() == 2 && rows[0][..2] == seen("begun", None)[..2] && rows[0][3] == Some(hidden.clone()),
+        "{rows:?}"
+    );
+    ensure!(rows[0][4..] == seen("begun", None)[4..] && rows[1][4..] == seen("answered", text("1"))[4..], "{rows:?}");
+    says(
+        &installation.succeed(&["audit", "subject", "3-1006-00445-63-5"])?,
+        &["dashboard", "training", "bora.person"],
+    )?;
+    says(&installation.succeed(&["audit", "subject", "1112034563562"])?, &["nobody asked for this person by number"])?;
+    let folder = installation.data_dir().join("audit");
+    let mut files: Vec<_> = std::fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "ndjson"));
+    let account = std::fs::read_to_string(&files[0])?;
+    ensure!(
+        !account.contains(number) && account.contains("somchai") && account.contains("no purpose").not(),
+        "{account}"
+    );
+    says(&installation.succeed(&["audit", "list"])?, &["dashboard", "training"])?;
+    let verified = installation.succeed(&["audit", "verify"])?;
+    let head = verified.lines().last().context("a head")?.trim().to_owned();
+    installation.succeed(&["audit", "verify", "--head", &head])?;
+    std::fs::write(&files[0], account.replacen("somchai", "somebody", 1))?;
+    says(&installation.refuse(&["audit", "verify"])?, &["it or what comes before it was changed"])?;
+    let without_end: Vec<_> = account.lines().collect();
+    std::fs::write(&files[0], without_end[..without_end.len() - 2].join("\n") + "\n")?;
+    installation.succeed(&["audit", "verify"])?;
+    says(&installation.refuse(&["audit", "verify", "--head", &head])?, &["its end has been cut off"])
 }

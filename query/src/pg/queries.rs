@@ -39,6 +39,7 @@ use super::refused;
 use super::savepoints::is_way_back;
 use crate::dialect;
 use crate::engine::read_only;
+use crate::session::{Asking, Session};
 use crate::shorthand::spelled_out;
 
 const INVALID_AUTHORIZATION: &str = "28000";
@@ -56,6 +57,7 @@ struct SignedIn(OnceLock<Answering>);
 
 struct Answering {
     session: Arc<SessionContext>,
+    asking: Arc<Asking>,
     service: DfSessionService,
     still_in: Option<StillIn>,
 }
@@ -108,14 +110,10 @@ impl Queries {
     }
 
     /// Lets the client ask from here on. Who has signed in stays who they are.
-    pub(super) fn begin(
-        &self,
-        session: Arc<SessionContext>,
-        hooks: Vec<Arc<dyn QueryHook>>,
-        still_in: Option<StillIn>,
-    ) {
-        let service = DfSessionService::new_with_hooks(session.clone(), hooks);
-        let _ = self.signed_in.0.set(Answering { session, service, still_in });
+    pub(super) fn begin(&self, session: &Session, hooks: Vec<Arc<dyn QueryHook>>, still_in: Option<StillIn>) {
+        let (context, asking) = (session.context.clone(), session.asking.clone());
+        let service = DfSessionService::new_with_hooks(context.clone(), hooks);
+        let _ = self.signed_in.0.set(Answering { session: context, asking, service, still_in });
     }
 }
 
@@ -230,7 +228,8 @@ impl SimpleQueryHandler for Queries {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let sql = &*spelled_out(sql).map_err(failed)?;
-        let Answering { session, service, .. } = self.signed_in.answering()?;
+        let Answering { session, asking, service, .. } = self.signed_in.answering()?;
+        asking.ask(sql);
         let Some(statement) = own(sql) else { return SimpleQueryHandler::do_query(service, client, sql).await };
         if client.transaction_status() == TransactionStatus::Error {
             let message = "the transaction has failed: nothing is answered until it ends. Write ROLLBACK";
@@ -282,6 +281,8 @@ impl ExtendedQueryHandler for Queries {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        ExtendedQueryHandler::do_query(&self.signed_in.answering()?.service, client, portal, max_rows).await
+        let Answering { asking, service, .. } = self.signed_in.answering()?;
+        asking.ask(&portal.statement.statement.0);
+        ExtendedQueryHandler::do_query(service, client, portal, max_rows).await
     }
 }

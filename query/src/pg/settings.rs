@@ -5,6 +5,7 @@
 //! in. How the engine works is for the server's settings to say.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::timezone::Tz;
 use async_trait::async_trait;
@@ -99,6 +100,25 @@ impl Asked {
     }
 }
 
+/// The time that a statement allows those after it; none where it is another statement.
+fn timeout(statement: &Statement) -> Option<Option<Duration>> {
+    match statement {
+        Statement::Set(Set::SingleAssignment { variable, values, .. }) if name(variable) == "statement_timeout" => {
+            let text = text(values.first()?).to_lowercase();
+            let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+            let number: u64 = text[..digits].parse().ok()?;
+            let milliseconds = match text[digits..].trim() {
+                "" | "ms" => number,
+                "s" => number.saturating_mul(1000),
+                "min" => number.saturating_mul(60_000),
+                _ => return None,
+            };
+            Some((milliseconds > 0).then(|| Duration::from_millis(milliseconds)))
+        }
+        _ => None,
+    }
+}
+
 fn text(value: &Expr) -> String {
     match value {
         Expr::Value(value) => value.value.clone().into_string().unwrap_or_default(),
@@ -125,6 +145,11 @@ impl Settings {
     }
 
     async fn answer(&self, statement: &Statement, client: &mut dyn HookClient) -> Option<PgWireResult<Response>> {
+        if let Some(timeout) = timeout(statement) {
+            self.session.asking.allow(timeout);
+            // The hook that comes after takes it down as well, for planning.
+            return None;
+        }
         let done = |tag: &str| Some(Ok(Response::Execution(Tag::new(tag))));
         let (zone, tag) = match Asked::of(statement)? {
             Asked::Zone(zone) => (zone, "SET"),
@@ -158,7 +183,7 @@ impl Settings {
         let field = FieldInfo::new(PURPOSE.to_owned(), None, None, Type::VARCHAR, FieldFormat::Text);
         let fields = Arc::new(vec![field]);
         let mut row = DataRowEncoder::new(fields.clone());
-        row.encode_field(&self.session.purpose.stated().unwrap_or_default())?;
+        row.encode_field(&self.session.asking.purpose.stated().unwrap_or_default())?;
         let row = Ok(row.take_row());
         Ok(Response::Query(QueryResponse::new(fields, Box::pin(futures::stream::once(async { row })))))
     }

@@ -127,7 +127,7 @@ impl SignIn {
             Arc::new(SetShowHook),
             Arc::new(TransactionStatementHook),
         ];
-        self.queries.begin(session.context.clone(), hooks, still_in);
+        self.queries.begin(&session, hooks, still_in);
         Ok(())
     }
 }

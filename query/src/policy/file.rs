@@ -13,7 +13,14 @@
 //!   { classification = "confidential" },  # with = "partial" if not said: what the type leaves
 //!   { column = "address", with = "null" },
 //! ]
+//!
+//! [limits]                              # none where not said
+//! seconds = 300                         # of an answer, from its beginning to its end
+//! rows = 1_000_000                      # of an answer
+//! concurrent = 4                        # answers at a time of one person; others wait their turn
 //! ```
+//!
+//! `audit = true` lets a role see `ruam.audit`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +37,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::mask::{Mask, PseudonymKey};
-use super::{Grant, Part, Role};
+use super::{Grant, Limits, Part, Role};
 use crate::engine::{QueryDataset, config};
 use crate::error::QueryError;
 use crate::functions;
@@ -41,6 +48,11 @@ struct PolicyFile {
     role: Spanned<String>,
     #[serde(default)]
     grant: Vec<GrantSpec>,
+    #[serde(default)]
+    limits: Limits,
+    /// Whether the role may see who asked what.
+    #[serde(default)]
+    audit: bool,
 }
 
 #[derive(Deserialize)]
@@ -97,7 +109,8 @@ pub(super) fn read(
 ) -> Result<(String, Role), Vec<SpecError>> {
     let file = SpecFile::new(path, text);
     let declared: PolicyFile = file.read().map_err(|mistake| vec![mistake])?;
-    let (mut role, mut mistakes) = (Role::default(), Vec::new());
+    let (limits, may_audit) = (declared.limits, declared.audit);
+    let (mut role, mut mistakes) = (Role { limits, may_audit, ..Role::default() }, Vec::new());
     let name = declared.role.get_ref();
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.:".contains(c)) {
         let problem = format!("`{name}` cannot name a role");

@@ -27,7 +27,7 @@ impl PseudonymKey {
     }
 
     /// The pseudonym of a value: the same for the same value, in whichever table it is.
-    fn pseudonym(&self, value: &str) -> String {
+    pub(crate) fn pseudonym(&self, value: &str) -> String {
         // A key of any length is one.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else { return String::new() };
         mac.update(value.as_bytes());
