@@ -56,6 +56,13 @@ impl Default for EngineSettings {
     }
 }
 
+/// Whether what a session asks is in the audit.
+#[derive(Clone, Copy, PartialEq)]
+enum Audited {
+    Yes,
+    No,
+}
+
 /// Answers SQL.
 #[derive(Clone)]
 pub struct Engine {
@@ -103,7 +110,7 @@ impl Engine {
     /// # Errors
     /// Where DataFusion cannot be set up.
     pub fn session(&self, caller: Caller) -> Result<Session, QueryError> {
-        self.session_on(self.base.clone(), caller, self.tables.clone(), self.audit.clone())
+        self.session_on(self.base.clone(), caller, self.tables.clone(), Audited::Yes)
     }
 
     /// A question of the system itself, which is no query of anybody's and not in the audit.
@@ -112,7 +119,7 @@ impl Engine {
     /// Where the statement does not work, or would write.
     pub async fn query(&self, sql: &str) -> Result<SendableRecordBatchStream, QueryError> {
         let (base, caller) = (self.base.clone(), Caller::system("ruam"));
-        self.session_on(base, caller, self.tables.clone(), None)?.query(sql).await
+        self.session_on(base, caller, self.tables.clone(), Audited::No)?.query(sql).await
     }
 
     /// What all sessions have in common, for servers that add to it.
@@ -122,7 +129,7 @@ impl Engine {
 
     /// A session with what a server has added to all sessions.
     pub(crate) fn session_with(&self, base: SessionState, caller: Caller) -> Result<Session, QueryError> {
-        self.session_on(base, caller, self.tables.clone(), self.audit.clone())
+        self.session_on(base, caller, self.tables.clone(), Audited::Yes)
     }
 
     fn session_on(
@@ -130,7 +137,7 @@ impl Engine {
         base: SessionState,
         caller: Caller,
         tables: Arc<Tables>,
-        audit: Option<Arc<AuditLog>>,
+        audited: Audited,
     ) -> Result<Session, QueryError> {
         let scope = Scope {
             tables,
@@ -138,13 +145,13 @@ impl Engine {
             policies: self.policies.clone(),
             caller: Arc::new(caller),
             purpose: Arc::default(),
-            audit,
+            audit: self.audit.clone(),
         };
         let asking = Arc::new(Asking::new(scope.caller.clone(), scope.purpose.clone()));
         let planner = Planner {
             asking: asking.clone(),
             limits: self.policies.limits(&scope.caller),
-            audit: scope.audit.clone(),
+            audit: self.audit.clone().filter(|_| audited == Audited::Yes),
             turns: self.turns.clone(),
         };
         let catalogs = Arc::new(MemoryCatalogProviderList::new());
@@ -166,7 +173,7 @@ impl Engine {
     /// Where DataFusion cannot be set up.
     pub fn pinned(&self) -> Result<Pinned, QueryError> {
         let tables = Arc::new(Tables::new(self.lake.clone(), true));
-        let session = self.session_on(self.base.clone(), Caller::system("extract"), tables.clone(), None)?;
+        let session = self.session_on(self.base.clone(), Caller::system("extract"), tables.clone(), Audited::No)?;
         Ok(Pinned { session, tables })
     }
 }
