@@ -78,7 +78,7 @@ impl Tables {
         let mut known = self.known.lock().await;
         match self.look(&mut known, name).await? {
             Some(known) => known.provider(name).await,
-            None => Ok(Arc::new(MemTable::try_new(schema.clone(), vec![Vec::new()])?)),
+            None => Ok(Arc::new(MemTable::try_new(LakeTable::schema_of(schema), vec![Vec::new()])?)),
         }
     }
 

@@ -7,6 +7,7 @@
 //! Guaranteed: nothing here writes to the lake; statements that could are refused. Memory is
 //! bounded, and what does not fit goes to disk.
 
+mod bloom_filters;
 mod catalog;
 mod dialect;
 pub mod engine;

@@ -103,7 +103,8 @@ impl TableAsOf {
     fn new(tables: &Arc<Tables>, name: TableName, schema: &Schema, as_of: AsOf) -> Self {
         let columns: Vec<Field> =
             schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
-        Self { tables: tables.clone(), name, schema: Arc::new(Schema::new(columns)), as_of }
+        let schema = LakeTable::schema_of(&Schema::new(columns));
+        Self { tables: tables.clone(), name, schema, as_of }
     }
 }
 
@@ -132,7 +133,7 @@ impl TableProvider for TableAsOf {
         if !LakeTable::is_plain(&table) {
             return Err(wrong(format!("`{}` has columns that are not in its files as they are", self.name)));
         }
-        LakeTable::with_schema(table, files, self.schema.clone()).scan(state, projection, filters, limit).await
+        LakeTable::with_schema(table, files, &self.schema).scan(state, projection, filters, limit).await
     }
 }
 
