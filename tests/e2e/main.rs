@@ -18,6 +18,7 @@ mod rejects;
 mod scan;
 mod server;
 mod sql;
+mod tpch;
 mod verify;
 
 use std::process::ExitCode;
@@ -115,8 +116,9 @@ fn tests() -> Vec<(String, Need, Test)> {
             tests.push((format!("{name}::{}", broker.name()), need, Box::new(move || test(broker))));
         }
     }
-    let alone: [(&str, Need, Alone); 34] = [
+    let alone: [(&str, Need, Alone); 35] = [
         ("readers::spark_finds_what_ruam_finds", Need::Java, readers::spark_finds_what_ruam_finds),
+        ("tpch::the_answers_are_those_of_duckdb", Need::Python, tpch::the_answers_are_those_of_duckdb),
         ("readers::of_python_find_what_ruam_finds", Need::Python, readers::of_python_find_what_ruam_finds),
         ("clients::of_python_are_told_the_same", Need::Python, clients::of_python_are_told_the_same),
         ("maintain::small_files_become_few", Need::Nothing, maintain::small_files_become_few),
