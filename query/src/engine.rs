@@ -204,12 +204,19 @@ pub(crate) fn read_only() -> SQLOptions {
     SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(true)
 }
 
-/// How statements are understood.
+/// A join's smaller side of up to so many bytes, or where they are not known so many rows, is hashed once for all
+/// cores: to share both sides out by key copies all of the larger one.
+const JOINED_BYTES: usize = 64 << 20;
+const JOINED_ROWS: usize = 1 << 20;
+
+/// How statements are understood, and planned.
 pub(crate) fn config() -> SessionConfig {
     SessionConfig::new()
         .with_default_catalog_and_schema(CATALOG, CATALOG)
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true)
+        .set_usize("datafusion.optimizer.hash_join_single_partition_threshold", JOINED_BYTES)
+        .set_usize("datafusion.optimizer.hash_join_single_partition_threshold_rows", JOINED_ROWS)
         // A moment that is written with its zone is that moment; none would be the time as it stands there.
         .set_str("datafusion.execution.time_zone", "UTC")
 }

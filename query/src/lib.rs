@@ -9,6 +9,7 @@
 
 mod answer;
 pub mod audit;
+mod bloom_filters;
 pub mod caller;
 mod catalog;
 mod describe_table;

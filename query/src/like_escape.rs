@@ -3,13 +3,14 @@
 //! What passes through: a plan, into one whose patterns have the escape that DataFusion knows, the backslash.
 //! SQLAlchemy lists schemas with another, for instance.
 
+use arrow::datatypes::DataType;
 use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::functions::string::expr_fn::replace;
 use datafusion::logical_expr::expr::Like;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{Expr, LogicalPlan, lit};
+use datafusion::logical_expr::{Expr, LogicalPlan, cast, lit};
 use datafusion::optimizer::AnalyzerRule;
 
 const BACKSLASH: &str = "\\";
@@ -49,7 +50,10 @@ fn rewrite(expression: Expr) -> Transformed<Expr> {
             ];
             let pattern =
                 steps.into_iter().fold(*like.pattern, |pattern, (from, to)| replace(pattern, lit(from), lit(to)));
-            Transformed::yes(Expr::Like(Like { pattern: Box::new(pattern), escape_char: None, ..like }))
+            // Types have been made to fit before, and texts come in more than one.
+            let text = |expression| Box::new(cast(expression, DataType::Utf8View));
+            let (expr, pattern) = (text(*like.expr), text(pattern));
+            Transformed::yes(Expr::Like(Like { expr, pattern, escape_char: None, ..like }))
         }
         other => Transformed::no(other),
     }
@@ -76,6 +80,7 @@ mod tests {
             ("'a\\b' like 'a\\b' escape '/'", "true"),
             ("'100%' like '100!%' escape '!'", "true"),
             ("'1000' like '100!%' escape '!'", "false"),
+            ("arrow_cast('a_', 'Utf8View') like 'a/_' escape '/'", "true"),
         ] {
             let sql = format!("select {expression} as found where 'x_' like 'x/_' escape '/'");
             let answer = session.sql(&sql).await.unwrap().collect().await.unwrap();

@@ -8,16 +8,18 @@
 //! delta-rs has a scan of its own, which reads tables with deletion vectors in one stream and rules out
 //! nothing within a file.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::stats::Precision;
-use datafusion::common::{Column, DFSchema, DataFusionError, Result, ScalarValue, Statistics};
+use datafusion::common::{Column, ColumnStatistics, DFSchema, DataFusionError, Result, ScalarValue, Statistics};
 use datafusion::config::TableParquetOptions;
+use datafusion::datasource::file_format::parquet::transform_schema_to_view;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::parquet::ParquetRowSelection;
@@ -27,15 +29,20 @@ use datafusion::datasource::table_schema::TableSchema;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::utils::{Guarantee, LiteralGuarantee};
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use deltalake::DeltaTable;
 use deltalake::kernel::LogDataHandler;
 use parquet::arrow::arrow_reader::RowSelection;
-use ruam_lake::LiveFile;
+use ruam_lake::{LiveFile, key};
 
+use crate::bloom_filters::KeepingReaders;
 use crate::error::external;
 use crate::live_rows::{self, LiveRowsExec};
+
+/// About the bytes of a text: a view, and as much again for those that do not lie in it.
+const TEXT_BYTES: usize = 32;
 
 /// A table of the lake at one version.
 #[derive(Debug)]
@@ -52,12 +59,18 @@ impl LakeTable {
     /// Where the table was not loaded.
     pub(crate) fn new(table: DeltaTable, files: Arc<[LiveFile]>) -> Result<Self> {
         let schema = table.snapshot().map_err(external)?.snapshot().arrow_schema();
-        Ok(Self::with_schema(table, files, schema))
+        Ok(Self::with_schema(table, files, &schema))
     }
 
     /// The table as if it had some columns; those that its files do not have are null.
-    pub(crate) fn with_schema(table: DeltaTable, files: Arc<[LiveFile]>, schema: SchemaRef) -> Self {
-        Self { table, files, schema }
+    pub(crate) fn with_schema(table: DeltaTable, files: Arc<[LiveFile]>, schema: &Schema) -> Self {
+        Self { table, files, schema: Self::schema_of(schema) }
+    }
+
+    /// Columns as they are scanned: texts are views of the pages that they are read from, so that what filters
+    /// and joins pass on is not copied.
+    pub(crate) fn schema_of(columns: &Schema) -> SchemaRef {
+        Arc::new(transform_schema_to_view(columns))
     }
 
     /// Whether all that a table's log says of its columns is understood here: columns that are not in
@@ -70,18 +83,53 @@ impl LakeTable {
         })
     }
 
-    /// The files that may have a row for which a predicate is true.
-    fn kept(&self, predicate: Option<&Arc<dyn PhysicalExpr>>) -> Result<Vec<&LiveFile>> {
-        let Some(predicate) = predicate else { return Ok(self.files.iter().collect()) };
+    /// For each file whether it may have a row for which a predicate is true.
+    fn kept(&self, predicate: Option<&Arc<dyn PhysicalExpr>>) -> Result<Vec<bool>> {
+        let all = vec![true; self.files.len()];
+        let Some(predicate) = predicate else { return Ok(all) };
         let builder = PruningPredicateBuilder::new().with_file_schema(self.schema.clone());
         // What says nothing of statistics rules no file out.
-        let Ok(pruning) = builder.try_build(predicate.clone()) else { return Ok(self.files.iter().collect()) };
-        let state = self.table.snapshot().map_err(external)?;
-        let kept = pruning.prune(&FileStatistics(state.log_data()))?;
+        let Ok(pruning) = builder.try_build(predicate.clone()) else { return Ok(all) };
+        let kept = pruning.prune(&self.logged()?)?;
         if kept.len() != self.files.len() {
             return Err(DataFusionError::Internal("a table has other files than its log's statistics".to_owned()));
         }
-        Ok(self.files.iter().zip(kept).filter(|(_, kept)| *kept).map(|(file, _)| file).collect())
+        Ok(kept)
+    }
+
+    fn logged(&self) -> Result<FileStatistics<'_>> {
+        Ok(FileStatistics(self.table.snapshot().map_err(external)?.log_data()))
+    }
+
+    /// What is known of the rows of some files, by which joins are planned.
+    fn statistics(&self, kept: &[bool], projection: Option<&Vec<usize>>, is_filtered: bool) -> Result<Statistics> {
+        let logged = self.logged()?;
+        let files = || self.files.iter().zip(kept).filter(|(_, kept)| **kept).map(|(file, _)| file);
+        let rows = files().map(|file| file.rows).sum::<Option<u64>>().map(|rows| rows as usize);
+        let mut statistics = Statistics::new_unknown(&self.schema);
+        statistics.num_rows = match rows {
+            Some(rows) if is_filtered => Precision::Inexact(rows),
+            Some(rows) => Precision::Exact(rows),
+            None => Precision::Absent,
+        };
+        statistics.total_byte_size = Precision::Inexact(files().map(|file| file.meta.size).sum::<u64>() as usize);
+        let key = key(&self.table);
+        for (index, (field, of_column)) in
+            self.schema.fields().iter().zip(&mut statistics.column_statistics).enumerate()
+        {
+            if projection.is_some_and(|projection| !projection.contains(&index)) {
+                continue;
+            }
+            *of_column = logged.of_column(field, kept);
+            if let Some(rows) = rows {
+                of_column.byte_size =
+                    Precision::Inexact(rows * field.data_type().primitive_width().unwrap_or(TEXT_BYTES));
+                if key.as_deref() == Some(std::slice::from_ref(field.name())) {
+                    of_column.distinct_count = Precision::Inexact(rows);
+                }
+            }
+        }
+        Ok(statistics)
     }
 }
 
@@ -108,8 +156,9 @@ impl TableProvider for LakeTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let predicate = predicate(state, &self.schema, filters)?;
-        let files = self.kept(predicate.as_ref())?;
-        let statistics = statistics(&self.schema, &files, predicate.is_some());
+        let kept = self.kept(predicate.as_ref())?;
+        let statistics = self.statistics(&kept, projection, predicate.is_some())?;
+        let files: Vec<_> = self.files.iter().zip(kept).filter(|(_, kept)| *kept).map(|(file, _)| file).collect();
         if files.iter().all(|file| file.live.is_none()) {
             let files = files.into_iter().map(|file| PartitionedFile::new_from_meta(file.meta.clone())).collect();
             let schema = TableSchema::from(self.schema.clone());
@@ -174,13 +223,18 @@ impl FileScan<'_> {
         let (url, store) = (log_store.object_store_url(), log_store.object_store(None));
         state.runtime_env().register_object_store(url.as_ref(), store.clone());
         let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
-        let options = TableParquetOptions {
+        let mut options = TableParquetOptions {
             global: state.config_options().execution.parquet.clone(),
             ..TableParquetOptions::default()
         };
+        // Of the few rows of a key, the other columns are read alone. For as much as most filters leave that
+        // takes longer than to read all.
+        options.global.pushdown_filters |=
+            self.predicate.as_ref().is_some_and(|predicate| is_lookup(self.table, predicate));
+        let files = CachedParquetFileReaderFactory::new(store, cache);
         let mut source = ParquetSource::new(self.schema)
             .with_table_parquet_options(options)
-            .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(store, cache)));
+            .with_parquet_file_reader_factory(Arc::new(KeepingReaders::new(files, url.to_string())));
         if let Some(predicate) = self.predicate {
             source = source.with_predicate(predicate);
         }
@@ -210,6 +264,14 @@ pub(crate) fn predicate(
     state.create_physical_expr(filter, &DFSchema::try_from(schema.as_ref().clone())?).map(Some)
 }
 
+/// Whether a predicate names values of a table's key.
+fn is_lookup(table: &DeltaTable, predicate: &Arc<dyn PhysicalExpr>) -> bool {
+    let key = key(table).unwrap_or_default();
+    LiteralGuarantee::analyze(predicate)
+        .iter()
+        .any(|named| named.guarantee == Guarantee::In && key.iter().any(|column| named.column.name() == column))
+}
+
 /// A few rows of a file: what lies between them is skipped.
 pub(crate) fn selected(file: &LiveFile) -> PartitionedFile {
     let partitioned = PartitionedFile::new_from_meta(file.meta.clone());
@@ -221,22 +283,46 @@ pub(crate) fn selected(file: &LiveFile) -> PartitionedFile {
     }
 }
 
-/// What is known of the rows of some files.
-fn statistics(schema: &SchemaRef, files: &[&LiveFile], is_filtered: bool) -> Statistics {
-    let rows = files.iter().map(|file| file.rows).sum::<Option<u64>>();
-    let bytes = files.iter().map(|file| file.meta.size).sum::<u64>();
-    let mut statistics = Statistics::new_unknown(schema);
-    statistics.num_rows = match rows {
-        Some(rows) if is_filtered => Precision::Inexact(rows as usize),
-        Some(rows) => Precision::Exact(rows as usize),
-        None => Precision::Absent,
-    };
-    statistics.total_byte_size = Precision::Inexact(bytes as usize);
-    statistics
-}
-
 /// What a table's log says of the values in its files.
 struct FileStatistics<'a>(LogDataHandler<'a>);
+
+impl FileStatistics<'_> {
+    /// What it says of a column in some files: how many nulls there are, and of numbers and times also between
+    /// which values they are. Texts are cut off in a log, and say little about how many rows a filter leaves.
+    /// None of it is exact: a log has what was written, and rows may have been deleted since.
+    fn of_column(&self, field: &Field, kept: &[bool]) -> ColumnStatistics {
+        let column = Column::from_name(field.name());
+        let mut statistics = ColumnStatistics::new_unknown();
+        let nulls = self.null_counts(&column);
+        statistics.null_count = folded(nulls, kept, |sum, next| sum.add(next).ok())
+            .and_then(|nulls| u64::try_from(nulls).ok())
+            .map_or(Precision::Absent, |nulls| Precision::Inexact(nulls as usize));
+        if field.data_type().is_numeric() || field.data_type().is_temporal() {
+            let bound = |values, is_better| {
+                let best = |best: ScalarValue, next: ScalarValue| {
+                    Some(if next.partial_cmp(&best)? == is_better { next } else { best })
+                };
+                folded(values, kept, best).map_or(Precision::Absent, Precision::Inexact)
+            };
+            statistics.min_value = bound(self.min_values(&column), Ordering::Less);
+            statistics.max_value = bound(self.max_values(&column), Ordering::Greater);
+        }
+        statistics
+    }
+}
+
+/// One value of those of some files; none where one of them has none.
+fn folded(
+    values: Option<ArrayRef>,
+    kept: &[bool],
+    both: impl Fn(ScalarValue, ScalarValue) -> Option<ScalarValue>,
+) -> Option<ScalarValue> {
+    let values = values.filter(|values| values.len() == kept.len())?;
+    let known = |place: usize| ScalarValue::try_from_array(&values, place).ok().filter(|value| !value.is_null());
+    let mut places = (0..kept.len()).filter(|place| kept[*place]);
+    let first = known(places.next()?)?;
+    places.try_fold(first, |folded, place| both(folded, known(place)?))
+}
 
 impl PruningStatistics for FileStatistics<'_> {
     fn min_values(&self, column: &Column) -> Option<ArrayRef> {
@@ -299,7 +385,7 @@ mod tests {
         let context = SessionContext::new();
         let filter = context.parse_sql_expr(condition, &DFSchema::try_from(table.schema()).unwrap()).unwrap();
         let predicate = context.state().create_physical_expr(filter, &DFSchema::try_from(table.schema()).unwrap());
-        let kept = table.kept(Some(&predicate.unwrap())).unwrap().len();
+        let kept = table.kept(Some(&predicate.unwrap())).unwrap().into_iter().filter(|kept| *kept).count();
         context.register_table("rows", Arc::new(table)).unwrap();
         let counted = context.sql(&format!("select count(*) from rows where {condition}")).await.unwrap();
         let counted = counted.collect().await.unwrap();
@@ -320,6 +406,23 @@ mod tests {
         let first = "at >= timestamp '2023-11-14 22:13:20.000600Z' and at < timestamp '2023-11-14 22:13:20.1Z'";
         assert_eq!(of(first).await, (1, 1));
         assert_eq!(of("at > timestamp '2023-11-14 22:13:20.6Z'").await, (1, 1));
+    }
+
+    #[tokio::test]
+    async fn joins_are_planned_by_what_the_kept_files_have() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = table(&dir, &[7, 1_000_000, 30]).await;
+        let all = table.statistics(&[true; 3], None, false).unwrap();
+        assert_eq!(all.num_rows, Precision::Exact(3));
+        let number = &all.column_statistics[1];
+        let bounds = |column: &ColumnStatistics| (column.min_value.clone(), column.max_value.clone());
+        let value = |number: i64| Precision::Inexact(ScalarValue::from(number));
+        assert_eq!(bounds(number), (value(7), value(1_000_000)));
+        assert_eq!((&number.null_count, &number.byte_size), (&Precision::Inexact(0), &Precision::Inexact(24)));
+        let some = table.statistics(&[true, true, false], Some(&vec![1]), true).unwrap();
+        assert_eq!(some.num_rows, Precision::Inexact(2));
+        assert_ne!(bounds(&some.column_statistics[1]), (Precision::Absent, Precision::Absent));
+        assert_eq!(some.column_statistics[0], ColumnStatistics::new_unknown());
     }
 
     const ROWS: i64 = 700;

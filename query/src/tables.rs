@@ -65,7 +65,7 @@ impl Tables {
         let mut seat = seat.lock().await;
         match self.look(&mut seat, name, asked).await? {
             Some(known) => known.provider(name).await,
-            None => Ok(Arc::new(MemTable::try_new(schema.clone(), vec![Vec::new()])?)),
+            None => Ok(Arc::new(MemTable::try_new(LakeTable::schema_of(schema), vec![Vec::new()])?)),
         }
     }
 

@@ -49,7 +49,12 @@ impl RelationPlanner for TimeTravel {
         let none = || wrong(format!("`{name}` is not a table that has versions"));
         let (dataset, table, schema) = self.0.tables().find(|(_, table, _)| is_meant(table)).ok_or_else(none)?;
         let (part, known_as) = (part_of(table.kind), table.to_string());
-        let was = Arc::new(TableAsOf { tables: self.0.tables.clone(), name: table, schema: nullable(schema), as_of });
+        let was = Arc::new(TableAsOf {
+            tables: self.0.tables.clone(),
+            name: table,
+            schema: LakeTable::schema_of(&nullable(schema)),
+            as_of,
+        });
         let was = self.0.see(dataset, part, known_as, was)?.ok_or_else(none)?;
         let plan = LogicalPlanBuilder::scan(reference, provider_as_source(was), None)?.build()?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias.clone()))))
@@ -121,7 +126,7 @@ impl TableProvider for TableAsOf {
         if !LakeTable::is_plain(&table) {
             return Err(wrong(format!("`{}` has columns that are not in its files as they are", self.name)));
         }
-        LakeTable::with_schema(table, files, self.schema.clone()).scan(state, projection, filters, limit).await
+        LakeTable::with_schema(table, files, &self.schema).scan(state, projection, filters, limit).await
     }
 }
 

@@ -21,6 +21,7 @@ mod server;
 mod sign_on;
 mod slt;
 mod sql;
+mod tpch;
 mod verify;
 
 use std::process::ExitCode;
@@ -120,6 +121,7 @@ fn tests() -> Vec<(String, Need, Test)> {
     }
     let alone: &[(&str, Need, Alone)] = &[
         ("readers::spark_finds_what_ruam_finds", Need::Java, readers::spark_finds_what_ruam_finds),
+        ("tpch::the_answers_are_those_of_duckdb", Need::Python, tpch::the_answers_are_those_of_duckdb),
         ("readers::of_python_find_what_ruam_finds", Need::Python, readers::of_python_find_what_ruam_finds),
         ("clients::of_python_are_told_the_same", Need::Python, clients::of_python_are_told_the_same),
         ("maintain::small_files_become_few", Need::Nothing, maintain::small_files_become_few),

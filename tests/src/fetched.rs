@@ -1,4 +1,5 @@
-//! What tests run beside Ruam and cargo does not fetch: libraries from Maven Central and PyPI.
+//! What tests run beside Ruam and cargo does not fetch: libraries from Maven Central and PyPI. And large
+//! tables, which take long to be made.
 //!
 //! Each is fetched once for what its file (a pom, a list of requirements) says, and kept beside what
 //! cargo builds. A fetch that was interrupted leaves nothing that passes for a whole one, and two
@@ -15,6 +16,9 @@ use crate::installation::scratch;
 
 /// The interpreter that libraries of Python are installed for.
 const PYTHON: &str = "python3";
+
+/// What decides how the files of tables are written.
+const WRITER: &str = include_str!("../../ingest/lake/src/table.rs");
 
 /// Whether a program is on the path.
 pub fn has_program(name: &str) -> bool {
@@ -60,6 +64,15 @@ pub fn python(name: &str, requirements: &str) -> Result<PathBuf> {
 
 fn interpreter(environment: &Path) -> PathBuf {
     environment.join("bin").join(PYTHON)
+}
+
+/// A folder with tables, which are made for a key at the first call, and anew when tables are written in
+/// another way.
+///
+/// # Errors
+/// Where they cannot be made.
+pub fn made(name: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    kept(name, format!("{key} {WRITER}").as_bytes(), make)
 }
 
 /// A folder for what a key stands for, which is filled once.

@@ -4,6 +4,7 @@
 //! A test binary is the program, too: run with [`AS_RUAM`] in its environment it does what `ruam`
 //! does. So what is tested is always what was just built, and nothing has to be built beside it.
 
+pub mod backlog;
 pub mod broker;
 pub mod datasets;
 pub mod fetched;
@@ -13,6 +14,7 @@ pub mod model;
 pub mod process;
 pub mod s3;
 pub mod tables;
+pub mod tpch;
 
 pub use broker::Broker;
 pub use installation::Installation;

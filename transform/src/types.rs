@@ -74,6 +74,7 @@ types! {
     money => Money,
     boolean => Boolean,
     timestamp => Timestamp,
+    date => Date,
     be_date => BeDate,
     thai_text => ThaiText,
     thai_citizen_id => ThaiCitizenId,

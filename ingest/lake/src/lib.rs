@@ -44,5 +44,6 @@ pub use log::Cleared;
 pub use maintain::Maintained;
 pub use progress::Progress;
 pub use reader::{LiveFile, LiveFiles};
+pub use table::key;
 pub use vacuum::Vacuumed;
 pub use writer::{Batch, Committed, Contract, DatasetWriter};

@@ -32,6 +32,12 @@ pub(crate) const ROW_GROUP_ROWS: usize = if cfg!(test) { 16 } else { 128 * 1024 
 /// nothing.
 const NO_DICTIONARY: [&str; 4] = ["_event_id", "_offset", "_position", "_source_time"];
 
+/// How often a bloom filter may say that a row group has a key which it does not have.
+const FALSE_POSITIVES: f64 = 0.01;
+
+/// The property under which a table names its key.
+const KEY_MARK: &str = "ruam.key";
+
 /// What a table is to be.
 #[derive(Clone, Debug)]
 pub(crate) struct Definition {
@@ -321,7 +327,14 @@ impl Operation {
 fn marks(definition: &Definition) -> [(&'static str, String); 2] {
     // What an append is keyed by changes nothing that is written.
     let key = if definition.mode == Mode::Upsert { definition.key.join(",") } else { String::new() };
-    [("ruam.mode", definition.mode.to_string()), ("ruam.key", key)]
+    [("ruam.mode", definition.mode.to_string()), (KEY_MARK, key)]
+}
+
+/// The columns of which a table has one row for each of their values together; none where nothing says so.
+pub fn key(table: &DeltaTable) -> Option<Vec<String>> {
+    let state = table.snapshot().ok()?;
+    let key = state.metadata().configuration().get(KEY_MARK)?;
+    Some(key.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect())
 }
 
 async fn create(delta: DeltaTable, name: &TableName, definition: &Definition) -> Result<DeltaTable, DeltaTableError> {
@@ -370,6 +383,14 @@ fn writer_properties(definition: &Definition) -> WriterProperties {
     }
     if let [key] = definition.key.as_slice() {
         properties = properties.set_column_dictionary_enabled(ColumnPath::from(key.as_str()), false);
+    }
+    // Whoever asks for one key reads the row groups that may have it, and no others. Of a full row group the
+    // filter takes 256 KiB, of a small one as much less.
+    for name in &definition.key {
+        let path = ColumnPath::from(name.as_str());
+        properties = properties
+            .set_column_bloom_filter_enabled(path.clone(), true)
+            .set_column_bloom_filter_fpp(path, FALSE_POSITIVES);
     }
     properties.build()
 }

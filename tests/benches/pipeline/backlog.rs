@@ -1,31 +1,22 @@
 //! A topic full of events that nobody has read yet, and how long `ruam` takes to read it.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::peak_mb;
 use anyhow::{Context, Result, ensure};
 use ruam_connectors::{Feed, Overrides};
-use ruam_event::{ChangeEvent, DatasetSpec, Partition};
-use ruam_lake::{Lake, TableKind, TableName};
-use ruam_log::embedded::{EmbeddedBroker, EmbeddedSettings};
-use ruam_log::{Publisher, TopicLayout};
-use ruam_tests::broker::log_at;
+use ruam_event::{ChangeEvent, DatasetSpec};
 use ruam_tests::installation::unique;
 use ruam_tests::{Broker, Installation, datasets};
 use tokio::runtime::Runtime;
 
 /// How long draining may take.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// How often it is looked how far the table is.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// A topic with unread events, and the installation that is to read it.
 pub struct Backlog {
     installation: Installation,
-    layout: TopicLayout,
-    spec: DatasetSpec,
-    events: u64,
+    topic: ruam_tests::backlog::Backlog,
     runtime: Runtime,
 }
 
@@ -77,56 +68,24 @@ impl Backlog {
         let topic = unique();
         installation.write_spec(dataset, &without_source(dataset, &topic)?)?;
         let spec = datasets::spec(dataset, Some(&topic))?;
-        // The first command makes the data directory, which the log then lies in.
-        installation.succeed(&["status"])?;
-        let embedded = match broker {
-            Broker::Kafka => None,
-            Broker::Embedded => {
-                let dir = installation.data_dir().join("log");
-                Some(runtime.block_on(EmbeddedBroker::start(&dir, EmbeddedSettings::default()))?)
-            }
-        };
-        let servers = match &embedded {
-            Some(broker) => broker.address().to_string(),
-            None => broker.servers()?.context("Kafka")?,
-        };
-        let log = log_at(servers);
-        let layout = runtime.block_on(log.ensure_topic(&topic, spec.partitions()))?;
-        let mut publisher = Publisher::open(&log, &spec, layout.clone())?;
-        for_each_event(&spec, events, |event| {
-            publisher.publish(event, &|| false)?;
-            Ok(())
-        })?;
-        publisher.flush(&|| false)?;
-        drop(publisher);
-        if let Some(broker) = embedded {
-            runtime.block_on(broker.stop());
-        }
-        Ok(Self { installation, layout, spec, events, runtime })
+        let filled =
+            ruam_tests::backlog::Backlog::publish(&runtime, (&installation, broker), spec.clone(), |publish| {
+                for_each_event(&spec, events, publish)
+            })?;
+        Ok(Self { installation, topic: filled, runtime })
     }
 
     /// Starts `ruam up` and waits until its table has everything.
     pub fn drain(self) -> Result<Drained> {
-        let lake = Lake::open(&self.installation.data_dir().join("lake").to_string_lossy(), &BTreeMap::new())?;
-        let table = TableName::new(self.spec.id(), TableKind::Rows);
-        let partitions: Vec<_> =
-            (0..self.layout.partitions).map(|index| Partition { topic: self.layout.topic.clone(), index }).collect();
+        let lake = self.installation.data_dir().join("lake");
         let begun = Instant::now();
         let mut up = self.installation.start(&["up", "--only", "workers"])?;
-        loop {
-            let progress = self.runtime.block_on(lake.progress(&table, None, &partitions))?;
-            let read: u64 = progress.iter().flatten().map(|progress| progress.records()).sum();
-            if read == self.events {
-                break;
-            }
-            ensure!(begun.elapsed() < PATIENCE, "{read} of {} events after {PATIENCE:?}:\n{}", self.events, up.said());
-            ensure!(up.run_for(LOOK), "ended by itself:\n{}", up.said());
-        }
+        self.topic.wait(&self.runtime, &lake.to_string_lossy(), &mut up, PATIENCE)?;
         let time = begun.elapsed();
         let peak_mb = peak_mb(up.id())?;
         let (status, said) = up.interrupt(PATIENCE)?;
         ensure!(status.success(), "{said}");
         self.installation.succeed(&["verify"])?;
-        Ok(Drained { events: self.events, peak_mb, time })
+        Ok(Drained { events: self.topic.events, peak_mb, time })
     }
 }

@@ -3,17 +3,20 @@
 //! little.
 //!
 //! `cargo bench` runs it, `cargo bench -- memory` a part (speed, memory, freshness, upserts, scans,
-//! day), each in a process of its own, so that none has the memory of another. The day takes half an hour and
+//! tpch, lookup, clients, day), each in a process of its own, so that none has the memory of another. The day takes half an hour and
 //! is run only when it is named. `RUAM_BENCH_EVENTS=N` (1,000,000) sets
 //! how many events a throughput is taken over, `RUAM_TEST_KAFKA=host:port` names a Kafka; without one,
 //! and without Maven and Java, its lines are left out.
 
 mod backlog;
+mod clients;
 mod day;
 mod freshness;
 mod limit;
+mod lookup;
 mod register;
 mod scans;
+mod tpch;
 mod upserts;
 
 use std::fs;
@@ -36,6 +39,12 @@ const OF_APPENDS: f64 = 0.3;
 const OF_FRESH: f64 = 1.5;
 /// To open a table after a day, against one of the same rows freshly written.
 const OPENED: f64 = 2.0;
+/// The geometric mean over the questions of TPC-H, against DuckDB.
+const OF_DUCKDB: f64 = 1.3;
+/// To find a row by its key.
+const LOOKUP_MS: f64 = 15.0;
+/// The longest that a client waits for an answer, as a multiple of what half of those of its kind take.
+const LONGEST_WAIT: f64 = 10.0;
 /// How often memory is measured.
 const RUNS: usize = 5;
 
@@ -69,12 +78,15 @@ type Part = fn() -> Result<bool>;
 
 /// Names the part that a process is to measure.
 const PART: &str = "RUAM_BENCH_PART";
-const PARTS: [(&str, Part); 6] = [
+const PARTS: [(&str, Part); 9] = [
     ("speed", measure_speed),
     ("memory", measure_memory),
     ("freshness", measure_freshness),
     ("upserts", measure_upserts),
     ("scans", measure_scans),
+    ("tpch", measure_tpch),
+    ("lookup", measure_lookup),
+    ("clients", measure_clients),
     ("day", measure_day),
 ];
 
@@ -277,6 +289,82 @@ fn measure_day() -> Result<bool> {
             ms(fresh),
             verdict(true, ratio <= OPENED)
         );
+    }
+    Ok(kept)
+}
+
+fn measure_tpch() -> Result<bool> {
+    let threads = std::thread::available_parallelism()?.get();
+    println!(
+        "\nTPC-H at scale {} on tables that came in as events, against DuckDB on the same files, {threads} threads each (geometric mean ≤ {OF_DUCKDB})",
+        tpch::scale()?
+    );
+    let asked = tpch::measure(threads)?;
+    for (number, asked) in asked.iter().enumerate() {
+        println!(
+            "  Q{:<2}   {:>7.1} ms   DuckDB {:>7.1} ms   ratio {:.2}",
+            number + 1,
+            ms(asked.ours),
+            ms(asked.theirs),
+            asked.ratio()
+        );
+    }
+    let mean = (asked.iter().map(|asked| asked.ratio().ln()).sum::<f64>() / asked.len() as f64).exp();
+    println!(
+        "  all {} answers are DuckDB's   geometric mean {mean:.2}{}",
+        asked.len(),
+        verdict(true, mean <= OF_DUCKDB)
+    );
+    Ok(mean <= OF_DUCKDB)
+}
+
+fn measure_lookup() -> Result<bool> {
+    println!("\na row by its key in {} million rows (median ≤ {LOOKUP_MS} ms)", lookup::PEOPLE / 1_000_000);
+    let looked = lookup::measure()?;
+    let median = ms(looked.median);
+    println!(
+        "  median {median:.1} ms   p99 {:.1} ms   the first of all {:.1} ms{}",
+        ms(looked.p99),
+        ms(looked.first),
+        verdict(true, median <= LOOKUP_MS)
+    );
+    Ok(median <= LOOKUP_MS)
+}
+
+fn measure_clients() -> Result<bool> {
+    println!(
+        "\n{} clients of PostgreSQL's protocol for {} s, on TPC-H at scale {} (no error; no answer takes {LONGEST_WAIT} times the median of its kind)",
+        clients::CLIENTS,
+        clients::PERIOD.as_secs(),
+        tpch::scale()?
+    );
+    let served = clients::measure()?;
+    let mut kept = served.errors.is_empty() && served.answers.first().is_some_and(|fewest| *fewest > 0);
+    for (name, times) in &served.times {
+        let at = |percent: usize| {
+            times.get(times.len().saturating_sub(1) * percent / 100).map_or(f64::NAN, |time| ms(*time))
+        };
+        let is_fair = at(100) <= LONGEST_WAIT * at(50);
+        kept &= is_fair;
+        println!(
+            "  {name:<10}   {:>6} answers   p50 {:>7.1} ms   p95 {:>7.1} ms   p99 {:>7.1} ms   longest {:>7.1} ms{}",
+            times.len(),
+            at(50),
+            at(95),
+            at(99),
+            at(100),
+            verdict(true, is_fair)
+        );
+    }
+    let all = served.answers.iter().sum::<usize>();
+    println!(
+        "  {} errors   {all} answers; the client that got fewest got {:.2} of the average{}",
+        served.errors.len(),
+        served.answers.first().copied().unwrap_or_default() as f64 * clients::CLIENTS as f64 / all as f64,
+        verdict(true, served.errors.is_empty())
+    );
+    for error in served.errors.iter().take(3) {
+        println!("    {error}");
     }
     Ok(kept)
 }

@@ -195,7 +195,7 @@ pub fn rows(people: &[u64], start: i64) -> Result<RecordBatch> {
 
 /// Every number has one of its own; neighbours lie far apart, as those of people who register together
 /// do not follow each other either.
-fn citizen_id(person: u64) -> String {
+pub fn citizen_id(person: u64) -> String {
     // Odd and no multiple of 5, so that it has no factor in common with the count of all IDs.
     const STRIDE: u128 = 6_180_339_887_499;
     format!("{:013}", u128::from(person) * STRIDE % 10_000_000_000_000)

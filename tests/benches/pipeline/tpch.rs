@@ -1,0 +1,62 @@
+//! The questions of TPC-H, answered by Ruam and by DuckDB from the same files in turns.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use ruam_query::EngineSettings;
+use ruam_tests::tpch::{self, DuckDb, QUESTIONS, Tpch};
+
+/// How often each is asked; the median counts.
+const ROUNDS: usize = 5;
+/// What each may take, in bytes.
+const MEMORY: usize = 4 << 30;
+
+/// The times of one question.
+pub struct Asked {
+    pub ours: Duration,
+    pub theirs: Duration,
+}
+
+impl Asked {
+    /// Ours, as a part of DuckDB's.
+    pub fn ratio(&self) -> f64 {
+        self.ours.as_secs_f64() / self.theirs.as_secs_f64()
+    }
+}
+
+/// How large the tables are; of 1, they have 8.7 million rows together.
+pub fn scale() -> Result<f64> {
+    match std::env::var("RUAM_BENCH_SCALE") {
+        Ok(scale) => scale.parse().context("RUAM_BENCH_SCALE is a number"),
+        Err(_) => Ok(1.0),
+    }
+}
+
+/// Measures each question; an answer that is not DuckDB's is an error.
+pub fn measure(threads: usize) -> Result<Vec<Asked>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    let tpch = Tpch::kept(scale()?)?;
+    runtime.block_on(async {
+        let engine = tpch.engine(EngineSettings { memory: MEMORY })?;
+        let mut peer = DuckDb::start(&tpch, threads, MEMORY).await?;
+        let mut asked = Vec::new();
+        for number in 1..=QUESTIONS {
+            let question = tpch::question(number)?;
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            for _ in 0..ROUNDS {
+                let begun = Instant::now();
+                let answer = tpch::ask(&engine, &question).await?;
+                ours.push(begun.elapsed());
+                theirs.push(peer.ask(&question)?);
+                tpch::check_same(&answer, &peer.answer()?).with_context(|| format!("question {number}"))?;
+            }
+            asked.push(Asked { ours: median(ours), theirs: median(theirs) });
+        }
+        Ok(asked)
+    })
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
