@@ -54,6 +54,7 @@ pub(crate) struct History<'a> {
 impl History<'_> {
     /// The plan that makes it of the dataset's changes.
     pub(crate) fn plan(&self, changes: &LogicalPlan) -> Result<LogicalPlan> {
+        let changes = &without_views(changes)?;
         let clock = clock(self.rows, self.effective)?;
         let arrival = self.rows.field_with_name("_arrived_at")?.data_type();
         let intervals = WindowUDF::from(Intervals::default()).call(vec![
@@ -164,6 +165,17 @@ pub(crate) fn schema(rows: &Schema, effective: Option<&str>) -> Result<Schema> {
     ];
     let clocks = clocks.into_iter().map(|(name, data_type)| Field::new(name, data_type.clone(), true));
     Ok(Schema::new(rows.fields().iter().map(|field| field.as_ref().clone()).chain(clocks).collect::<Vec<_>>()))
+}
+
+/// A plan with its texts in one piece each: windows over texts that are views of others keep all of those, and a
+/// sort counts them once for each of its batches.
+fn without_views(plan: &LogicalPlan) -> Result<LogicalPlan> {
+    let text = |field: &Arc<Field>| match field.data_type() {
+        DataType::Utf8View => text(field.name()).alias(field.name()),
+        _ => ident(field.name()),
+    };
+    let columns: Vec<_> = plan.schema().fields().iter().map(text).collect();
+    LogicalPlanBuilder::from(plan.clone()).project(columns)?.build()
 }
 
 /// When a change happened, as the source tells it.
