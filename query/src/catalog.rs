@@ -63,7 +63,7 @@ enum Named<'a> {
     History(&'a QueryDataset),
 }
 
-const HISTORY: &str = "__history";
+pub(crate) const HISTORY: &str = "__history";
 
 impl Agency {
     /// What a name stands for, where it is there for the caller.

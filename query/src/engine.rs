@@ -119,7 +119,6 @@ impl Engine {
             caller: Arc::new(caller),
             purpose: Arc::default(),
         };
-        let (caller, purpose) = (scope.caller.clone(), scope.purpose.clone());
         let catalogs = Arc::new(MemoryCatalogProviderList::new());
         catalogs.register_catalog(CATALOG.to_owned(), catalog::catalog(&scope)?);
         let state = SessionStateBuilder::new_from_existing(base)
@@ -128,8 +127,8 @@ impl Engine {
             .build();
         let context = SessionContext::new_with_state(state);
         context.register_udtf(TableChanges::NAME, Arc::new(TableChanges(scope.clone())));
-        context.register_relation_planner(Arc::new(TimeTravel(scope)))?;
-        Ok(Session { context: Arc::new(context), caller, purpose })
+        context.register_relation_planner(Arc::new(TimeTravel(scope.clone())))?;
+        Ok(Session { context: Arc::new(context), scope })
     }
 
     /// An engine whose tables stay as they are when they are first looked at, for the system itself.
