@@ -1,7 +1,7 @@
 //! SQL over the whole lake, for people, programs and publications.
 //!
 //! What passes through: a statement, by the [`Engine`], over the tables as they are at that moment;
-//! out as a stream of Arrow batches, over PostgreSQL's protocol ([`pg`]) and Arrow's ([`flight`]), as text or file
+//! out as a stream of Arrow batches, over PostgreSQL's protocol ([`pg`]) and Arrow's ([`flight`]), by HTTP ([`http`]), as text or file
 //! ([`format`]), or as a published [`extract`].
 //!
 //! Guaranteed: nothing here writes to the lake; statements that could are refused. Memory is
@@ -19,6 +19,7 @@ pub mod format;
 mod functions;
 mod guard;
 mod history;
+pub mod http;
 mod kept;
 mod like_escape;
 mod live_rows;
