@@ -73,6 +73,10 @@ pub(crate) struct LakeSection {
 pub(crate) struct QuerySection {
     /// Where PostgreSQL's protocol is served.
     pub(crate) listen: SocketAddr,
+    /// Where Arrow Flight SQL is served; none: nowhere. Port 0 is any free one.
+    pub(crate) flight: Option<SocketAddr>,
+    /// Where HTTP is served; none: nowhere. Port 0 is any free one.
+    pub(crate) http: Option<SocketAddr>,
     /// The most memory of all queries together, in MB.
     pub(crate) memory_mb: usize,
 }
@@ -143,7 +147,7 @@ impl Default for LogSection {
 
 impl Default for QuerySection {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 5433)), memory_mb: 1024 }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 5433)), flight: None, http: None, memory_mb: 1024 }
     }
 }
 

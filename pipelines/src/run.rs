@@ -11,7 +11,11 @@ use anyhow::{Context, Result};
 use ruam_connectors::Overrides;
 use ruam_event::DatasetId;
 use ruam_log::Log;
+use ruam_query::flight::FlightServer;
+use ruam_query::http::HttpServer;
 use ruam_query::pg::PgServer;
+use ruam_query::sign_in::{BySignOn, SignIn};
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +40,9 @@ pub(crate) struct Running {
     pub(crate) stop: CancellationToken,
     /// Where SQL is served.
     pub(crate) query_address: Option<SocketAddr>,
+    /// Where Arrow Flight SQL and HTTP are.
+    pub(crate) flight_address: Option<SocketAddr>,
+    pub(crate) http_address: Option<SocketAddr>,
     threads: Vec<JoinHandle<()>>,
     query_runtime: Option<tokio::runtime::Runtime>,
     locks: Vec<PartLock>,
@@ -53,7 +60,16 @@ impl Running {
     /// Nothing yet.
     pub(crate) fn new(deployment: &Deployment, stop: CancellationToken) -> Self {
         let meters = deployment.datasets.all.keys().map(|id| (id.clone(), Arc::new(Meter::new(id.clone())))).collect();
-        Self { meters, stop, query_address: None, threads: Vec::new(), query_runtime: None, locks: Vec::new() }
+        Self {
+            meters,
+            stop,
+            query_address: None,
+            flight_address: None,
+            http_address: None,
+            threads: Vec::new(),
+            query_runtime: None,
+            locks: Vec::new(),
+        }
     }
 
     /// Begins to feed topics from their sources.
@@ -117,13 +133,14 @@ impl Running {
     /// Begins to answer SQL, on threads of its own, so that a heavy query does not hold up the log.
     ///
     /// # Errors
-    /// Where the address cannot be listened at, or the settings ask for a sign-on.
+    /// Where the address cannot be listened at.
     pub(crate) async fn start_query(&mut self, deployment: &Deployment) -> Result<()> {
         let address = deployment.settings.query.listen;
         let guard = Guard::open(&deployment.settings, &deployment.data_dir.access())?;
         guard.admits(address, "query.listen")?;
-        // Better no server than one that only seems to ask who it is.
         let listener = port::listen(address, "query.listen").await?;
+        let flight = also(deployment.settings.query.flight, "query.flight").await?;
+        let http = also(deployment.settings.query.http, "query.http").await?;
         let lock = deployment.data_dir.take(Part::Query)?;
         let address = listener.local_addr()?;
         lock.tell(Some(address))?;
@@ -132,8 +149,19 @@ impl Running {
         let listener = listener.into_std()?;
         let engine = deployment.engine()?;
         let _entered = runtime.enter();
-        let server = PgServer::new(&engine, tokio::net::TcpListener::from_std(listener)?, guard.admission())?;
+        let sign_in = guard.sign_on.clone().map(|who| Arc::new(BySignOn(who)) as Arc<dyn SignIn>);
+        let server = PgServer::new(&engine, TcpListener::from_std(listener)?, guard.admission())?;
         runtime.spawn(server.serve(self.stop.clone()));
+        if let Some(listener) = flight {
+            self.flight_address = Some(listener.local_addr()?);
+            let server = FlightServer::new(&engine, TcpListener::from_std(listener)?, sign_in.clone());
+            runtime.spawn(server.serve(self.stop.clone()));
+        }
+        if let Some(listener) = http {
+            self.http_address = Some(listener.local_addr()?);
+            let server = HttpServer::new(&engine, TcpListener::from_std(listener)?, sign_in);
+            runtime.spawn(server.serve(self.stop.clone()));
+        }
         self.locks.push(lock);
         self.query_runtime = Some(runtime);
         self.query_address = Some(address);
@@ -163,6 +191,13 @@ impl Running {
             runtime.shutdown_background();
         }
     }
+}
+
+/// Listens where SQL is served in another way as well, if that is asked for.
+async fn also(address: Option<SocketAddr>, setting: &'static str) -> Result<Option<std::net::TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
+    port::only_here(address, setting)?;
+    Ok(Some(port::listen(address, setting).await?.into_std()?))
 }
 
 /// Looks every so often how many records of each dataset are in the log and not committed.

@@ -163,8 +163,8 @@ impl Engine {
         let context = SessionContext::new_with_state(state);
         context.register_udtf(TableChanges::NAME, Arc::new(TableChanges(scope.clone())));
         context.register_udtf(DescribeTable::NAME, Arc::new(DescribeTable(scope.clone())));
-        context.register_relation_planner(Arc::new(TimeTravel(scope)))?;
-        Ok(Session { context: Arc::new(context), asking })
+        context.register_relation_planner(Arc::new(TimeTravel(scope.clone())))?;
+        Ok(Session { context: Arc::new(context), scope, asking })
     }
 
     /// An engine whose tables stay as they are when they are first looked at, for the system itself.

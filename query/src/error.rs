@@ -47,6 +47,28 @@ pub enum QueryError {
         /// How it is to be called.
         usage: &'static str,
     },
+    /// A setting that is not a client's to set.
+    #[error("{0} is a setting of the engine, which all clients share: it cannot be set here")]
+    Setting(String),
+    /// Moments are what they are in every zone.
+    #[error("the time zone cannot be set here: moments come with theirs, UTC. Have your program show them in another")]
+    Zone,
+    /// There are more or fewer values than parameters.
+    #[error("the statement has {expected} parameters, and {given} values came. Give $1 the first value, and so on")]
+    Parameters {
+        /// How many there are.
+        expected: usize,
+        /// How many values came.
+        given: usize,
+    },
+    /// A value does not fit its parameter. It is not said which: it may be somebody's.
+    #[error("the value of ${number} is no {wanted}. Send one that is, or write a cast into the statement")]
+    Parameter {
+        /// The parameter, from 1.
+        number: usize,
+        /// What it has to be.
+        wanted: String,
+    },
     /// The lake does not answer.
     #[error(transparent)]
     Lake(#[from] LakeError),
@@ -68,7 +90,43 @@ pub enum QueryError {
     },
 }
 
+/// What is at fault where a question is not answered, for protocols that have codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The statement.
+    Statement,
+    /// What it asks for, which is not there.
+    Missing,
+    /// Who asks, or what for.
+    Permission,
+    /// The memory or disk that there is.
+    Resources,
+    /// This program, or the lake.
+    Server,
+}
+
 impl QueryError {
+    /// What is at fault.
+    pub(crate) fn fault(&self) -> Fault {
+        match self {
+            Self::Statement(error) => match error.find_root() {
+                DataFusionError::External(own) => own.downcast_ref::<Self>().map_or(Fault::Server, Self::fault),
+                DataFusionError::ResourcesExhausted(_) => Fault::Resources,
+                DataFusionError::Internal(_)
+                | DataFusionError::IoError(_)
+                | DataFusionError::ObjectStore(_)
+                | DataFusionError::ParquetError(_) => Fault::Server,
+                // What fails on the way does so for what the statement does with a value.
+                _ => Fault::Statement,
+            },
+            Self::NoTable { .. } => Fault::Missing,
+            Self::Limit(_) => Fault::Resources,
+            Self::Purpose { .. } | Self::Hidden(_) | Self::Setting(_) => Fault::Permission,
+            Self::Call { .. } | Self::Zone | Self::Parameters { .. } | Self::Parameter { .. } => Fault::Statement,
+            Self::Lake(_) | Self::Output { .. } | Self::Format { .. } => Fault::Server,
+        }
+    }
+
     /// There is no table of a name; the nearest of those that there are.
     pub(crate) fn no_table(asked: &str, known: &[String]) -> Self {
         let known: Vec<_> = known.iter().map(String::as_str).collect();

@@ -1,4 +1,4 @@
-//! Results as people and programs want them: a table in a terminal, CSV, JSON or Parquet.
+//! Results as people and programs want them: a table in a terminal, CSV, JSON, Arrow or Parquet.
 
 use std::io::{self, Write};
 use std::str::FromStr;
@@ -7,6 +7,7 @@ use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use arrow_ipc::writer::StreamWriter;
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
@@ -18,6 +19,8 @@ use crate::error::QueryError;
 
 /// The most rows that a table shows; more than anybody reads, and a bound on memory.
 const TABLE_ROWS: usize = 10_000;
+/// The most bytes of a Parquet row group, as far as a batch goes.
+const ROW_GROUP: usize = 128 << 20;
 /// Longer words than this may be broken; Thai, which writes no spaces, is broken in any case.
 const LONG_WORD: usize = 24;
 
@@ -30,13 +33,17 @@ pub enum Format {
     Csv,
     /// A JSON array of objects.
     Json,
+    /// One JSON object a line.
+    Ndjson,
+    /// Arrow's IPC stream.
+    Arrow,
     /// Apache Parquet.
     Parquet,
 }
 
 impl Format {
     /// The names, as they are written on the command line.
-    pub const NAMES: [&str; 4] = ["table", "csv", "json", "parquet"];
+    pub const NAMES: [&str; 6] = ["table", "csv", "json", "ndjson", "arrow", "parquet"];
 }
 
 impl FromStr for Format {
@@ -47,6 +54,8 @@ impl FromStr for Format {
             "table" => Ok(Self::Table),
             "csv" => Ok(Self::Csv),
             "json" => Ok(Self::Json),
+            "ndjson" => Ok(Self::Ndjson),
+            "arrow" => Ok(Self::Arrow),
             "parquet" => Ok(Self::Parquet),
             other => Err(format!("`{other}` is none of {}", Self::NAMES.join(", "))),
         }
@@ -63,16 +72,7 @@ pub async fn write(
     width: Option<u16>,
     out: &mut (dyn Write + Send),
 ) -> Result<u64, QueryError> {
-    let schema = results.schema();
-    let mut sink: Box<dyn Sink + Send + '_> = match format {
-        Format::Table => Box::new(TableSink { schema, width, out, shown: Vec::new(), rows: 0 }),
-        Format::Csv => Box::new(CsvSink {
-            writer: arrow_csv::WriterBuilder::new().with_header(true).build(out),
-            empty: Some(schema),
-        }),
-        Format::Json => Box::new(JsonSink { writer: arrow_json::ArrayWriter::new(out) }),
-        Format::Parquet => Box::new(ParquetSink { writer: ArrowWriter::try_new(out, schema, None).map_err(parquet)? }),
-    };
+    let mut sink = sink(format, results.schema(), width, out)?;
     let mut rows = 0;
     while let Some(batch) = results.next().await {
         let batch = batch?;
@@ -83,6 +83,29 @@ pub async fn write(
     Ok(rows)
 }
 
+/// What takes a result of some columns and writes it; `width` is that of the terminal, in columns.
+///
+/// # Errors
+/// Where the columns cannot be written in this format.
+pub(crate) fn sink<'a, W: Write + Send + 'a>(
+    format: Format,
+    schema: SchemaRef,
+    width: Option<u16>,
+    out: W,
+) -> Result<Box<dyn Sink + Send + 'a>, QueryError> {
+    Ok(match format {
+        Format::Table => Box::new(TableSink { schema, width, out, shown: Vec::new(), rows: 0 }),
+        Format::Csv => Box::new(CsvSink {
+            writer: arrow_csv::WriterBuilder::new().with_header(true).build(out),
+            empty: Some(schema),
+        }),
+        Format::Json => Box::new(JsonSink { writer: arrow_json::ArrayWriter::new(out) }),
+        Format::Ndjson => Box::new(NdjsonSink { writer: arrow_json::LineDelimitedWriter::new(out) }),
+        Format::Arrow => Box::new(ArrowSink { writer: StreamWriter::try_new(out, &schema).map_err(arrow)? }),
+        Format::Parquet => Box::new(ParquetSink { writer: ArrowWriter::try_new(out, schema, None).map_err(parquet)? }),
+    })
+}
+
 /// Takes a result batch by batch.
 pub(crate) trait Sink {
     fn write(&mut self, batch: &RecordBatch) -> Result<(), QueryError>;
@@ -91,6 +114,10 @@ pub(crate) trait Sink {
 
 fn csv(error: ArrowError) -> QueryError {
     format_error("CSV", error)
+}
+
+fn arrow(error: ArrowError) -> QueryError {
+    format_error("an Arrow stream", error)
 }
 
 fn parquet(error: ParquetError) -> QueryError {
@@ -140,13 +167,43 @@ impl<W: Write> Sink for JsonSink<W> {
     }
 }
 
+struct NdjsonSink<W: Write> {
+    writer: arrow_json::LineDelimitedWriter<W>,
+}
+
+impl<W: Write> Sink for NdjsonSink<W> {
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), QueryError> {
+        self.writer.write(batch).map_err(|error| format_error("JSON", error))
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<(), QueryError> {
+        self.writer.finish().map_err(|error| format_error("JSON", error))
+    }
+}
+
+struct ArrowSink<W: Write> {
+    writer: StreamWriter<W>,
+}
+
+impl<W: Write> Sink for ArrowSink<W> {
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), QueryError> {
+        self.writer.write(batch).map_err(arrow)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<(), QueryError> {
+        self.writer.finish().map_err(arrow)
+    }
+}
+
 pub(crate) struct ParquetSink<W: Write + Send> {
     pub writer: ArrowWriter<W>,
 }
 
 impl<W: Write + Send> Sink for ParquetSink<W> {
     fn write(&mut self, batch: &RecordBatch) -> Result<(), QueryError> {
-        self.writer.write(batch).map_err(parquet)
+        self.writer.write(batch).map_err(parquet)?;
+        // What has been written leaves memory with its row group.
+        if self.writer.in_progress_size() > ROW_GROUP { self.writer.flush().map_err(parquet) } else { Ok(()) }
     }
 
     fn finish(self: Box<Self>) -> Result<(), QueryError> {
@@ -154,15 +211,15 @@ impl<W: Write + Send> Sink for ParquetSink<W> {
     }
 }
 
-struct TableSink<'a> {
+struct TableSink<W: Write> {
     schema: SchemaRef,
     width: Option<u16>,
-    out: &'a mut (dyn Write + Send),
+    out: W,
     shown: Vec<RecordBatch>,
     rows: usize,
 }
 
-impl Sink for TableSink<'_> {
+impl<W: Write> Sink for TableSink<W> {
     fn write(&mut self, batch: &RecordBatch) -> Result<(), QueryError> {
         let room = TABLE_ROWS.saturating_sub(self.rows).min(batch.num_rows());
         if room > 0 {
@@ -172,7 +229,7 @@ impl Sink for TableSink<'_> {
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Result<(), QueryError> {
+    fn finish(mut self: Box<Self>) -> Result<(), QueryError> {
         let text = table(&self.schema, &self.shown, self.width).map_err(|error| format_error("a table", error))?;
         writeln!(self.out, "{text}").map_err(output)?;
         let rows = if self.rows == 1 { "1 row".to_owned() } else { format!("{} rows", self.rows) };

@@ -1,7 +1,7 @@
 //! SQL over the whole lake, for people, programs and publications.
 //!
 //! What passes through: a statement, by the [`Engine`], over the tables as they are at that moment;
-//! out as a stream of Arrow batches, over PostgreSQL's protocol ([`pg`]), as text or file
+//! out as a stream of Arrow batches, over PostgreSQL's protocol ([`pg`]) and Arrow's ([`flight`]), by HTTP ([`http`]), as text or file
 //! ([`format`]), or as a published [`extract`].
 //!
 //! Guaranteed: nothing here writes to the lake; statements that could are refused. Memory is
@@ -14,13 +14,17 @@ pub mod caller;
 mod catalog;
 mod describe_table;
 mod dialect;
+mod door;
 pub mod engine;
 mod error;
 pub mod extract;
+pub mod flight;
 pub mod format;
 mod functions;
 mod guard;
 mod history;
+pub mod http;
+mod kept;
 mod like_escape;
 mod live_rows;
 pub mod pg;
@@ -29,7 +33,10 @@ pub mod policy;
 mod scan;
 mod scope;
 pub mod session;
+mod settings;
 mod shorthand;
+pub mod sign_in;
+mod statement;
 mod table_changes;
 mod tables;
 mod time_travel;
@@ -41,3 +48,5 @@ pub use engine::{Engine, EngineSettings, Pinned, QueryDataset};
 pub use error::QueryError;
 pub use policy::{Policies, PseudonymKey};
 pub use session::Session;
+pub use sign_in::{Refused, SignIn, SignedIn};
+pub use statement::{Question, Statement};

@@ -13,9 +13,9 @@ use datafusion::prelude::SessionContext;
 
 use crate::caller::Caller;
 use crate::catalog::CATALOG;
-use crate::dialect;
-use crate::engine::read_only;
 use crate::error::QueryError;
+use crate::scope::Scope;
+use crate::statement::Statement;
 
 /// The setting by which a purpose is stated.
 pub(crate) const PURPOSE: &str = "ruam.purpose";
@@ -74,18 +74,19 @@ impl Asking {
 #[derive(Clone)]
 pub struct Session {
     pub(crate) context: Arc<SessionContext>,
+    pub(crate) scope: Scope,
     pub(crate) asking: Arc<Asking>,
 }
 
 impl Session {
     /// Who asks.
     pub fn caller(&self) -> &Caller {
-        &self.asking.caller
+        &self.scope.caller
     }
 
     /// States what the questions from here on are for; none takes that back.
     pub fn state_purpose(&self, purpose: Option<String>) {
-        self.asking.purpose.state(purpose);
+        self.scope.purpose.state(purpose);
     }
 
     /// Plans a statement and begins to answer it.
@@ -93,18 +94,11 @@ impl Session {
     /// # Errors
     /// Where the statement does not work, or would write, or asks for what the caller may not see.
     pub async fn query(&self, sql: &str) -> Result<SendableRecordBatchStream, QueryError> {
-        self.asking.ask(sql);
-        let plan = async {
-            let plan = self.context.state().statement_to_plan(dialect::parse(sql)?).await?;
-            read_only().verify_plan(&plan)?;
-            self.context.execute_logical_plan(plan).await
-        };
-        let frame = plan.await.map_err(|error| self.explain(error))?;
-        Ok(frame.execute_stream().await?)
+        Statement::read(self, sql).await?.with(Vec::new()).await?.answer()
     }
 
     /// Names what a table that does not exist could have been meant to be.
-    fn explain(&self, error: DataFusionError) -> QueryError {
+    pub(crate) fn explain(&self, error: DataFusionError) -> QueryError {
         let error = QueryError::from(error);
         let text = error.to_string();
         let own = format!("table '{CATALOG}.");
@@ -123,6 +117,6 @@ impl Session {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("caller", self.caller()).finish_non_exhaustive()
+        f.debug_struct("Session").field("caller", &self.scope.caller).finish_non_exhaustive()
     }
 }

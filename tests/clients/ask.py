@@ -1,7 +1,7 @@
-"""Asks the same questions with each client of PostgreSQL that Python has, and prints what each is told.
+"""Asks the same questions with clients of Python, by each protocol, and prints what each is told.
 
-Called with the port of the server and a file of questions: a list of statements, each with its parameters as
-[type, text]. Prints one line of JSON for each client: its name, and the rows of each answer as text.
+Called with the ports of PostgreSQL's protocol, Arrow Flight SQL and HTTP, and a file of questions: a list of
+statements, each with its parameters as [type, text]. Prints one line of JSON for each client: its name, and the rows of each answer as text.
 """
 
 import asyncio
@@ -10,16 +10,33 @@ import decimal
 import json
 import re
 import sys
+import urllib.error
+import urllib.request
 
+import adbc_driver_flightsql.dbapi
+import adbc_driver_manager
 import asyncpg
 import psycopg
+import pyarrow.ipc
 import sqlalchemy
 
 TYPES = {"text": str, "integer": int, "decimal": decimal.Decimal, "date": datetime.date.fromisoformat}
 SERVER = {"host": "127.0.0.1", "port": int(sys.argv[1]), "user": "ruam"}
 
-with open(sys.argv[2], encoding="utf-8") as file:
+FLIGHT = f"grpc://127.0.0.1:{sys.argv[2]}"
+HTTP = f"http://127.0.0.1:{sys.argv[3]}"
+
+with open(sys.argv[4], encoding="utf-8") as file:
     QUESTIONS = [(sql, [TYPES[kind](text) for kind, text in parameters]) for sql, parameters in json.load(file)]
+
+
+def refused(ask, expected):
+    try:
+        ask()
+    except Exception as error:
+        assert expected in str(error), f"{expected!r} is not in {error}"
+    else:
+        raise AssertionError(f"not refused: {expected}")
 
 
 def texts(rows):
@@ -70,7 +87,111 @@ def by_sqlalchemy():
         return answers
 
 
+def by_adbc(**options):
+    with adbc_driver_flightsql.dbapi.connect(FLIGHT, db_kwargs=options, autocommit=True) as connection:
+        answers = []
+        with connection.cursor() as cursor:
+            for sql, parameters in QUESTIONS:
+                # One with parameters is prepared first.
+                cursor.execute(sql, parameters or None)
+                answers.append(texts(cursor.fetchall()))
+            cursor.execute("set ruam.purpose = 'ways in'")
+            cursor.execute("show ruam.purpose")
+            assert cursor.fetchall() == [("ways in",)]
+            refused(lambda: cursor.execute("delete from bora.person"), "SQL only reads here")
+            refused(lambda: cursor.execute("select * from bora.persons"), "Did you mean `bora.person`?")
+            refused(lambda: cursor.execute("select $1 + 1", [1, 2]), "has 1 parameters, and 2 values came")
+            # What is not taken is not worked out: this would never end.
+            cursor.execute("select value from generate_series(1, 100000000000)")
+            assert cursor.fetchone() is not None
+            cursor.adbc_cancel()
+        tables = {
+            (schema["db_schema_name"], table["table_name"])
+            for catalog in connection.adbc_get_objects(depth="tables").read_all().to_pylist()
+            for schema in catalog["catalog_db_schemas"]
+            for table in schema["db_schema_tables"]
+        }
+        assert {("bora", "person"), ("dopa", "administrative_area__history"), ("ruam", "datasets")} <= tables, tables
+        columns = connection.adbc_get_table_schema("person", db_schema_filter="bora").names
+        assert columns[0] == "citizen_id", columns
+        assert connection.adbc_get_info()["vendor_name"] == "Ruam"
+        return answers
+
+
+def sent(path, body=None, method=None, accept="application/json", kind="application/json"):
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    headers = {"accept": accept} | ({"content-type": kind} if data is not None else {})
+    return urllib.request.urlopen(urllib.request.Request(HTTP + path, data, headers, method=method))
+
+
+def problem(status, expected, *arguments, **options):
+    try:
+        sent(*arguments, **options)
+    except urllib.error.HTTPError as error:
+        told = json.load(error)
+        assert error.headers["content-type"] == "application/problem+json", error.headers
+        assert (error.code, told["status"]) == (status, status) and expected in told["detail"], (error.code, told)
+    else:
+        raise AssertionError(f"no problem: {expected}")
+
+
+def plain(value):
+    return value if isinstance(value, (int, type(None))) else str(value)
+
+
+def rows(response):
+    return texts(tuple(row.values()) for row in pyarrow.ipc.open_stream(response).read_all().to_pylist())
+
+
+def by_http(is_job):
+    arrow, answers = "application/vnd.apache.arrow.stream", []
+    for sql, parameters in QUESTIONS:
+        body = {"sql": sql, "parameters": [plain(value) for value in parameters]}
+        if is_job:
+            begun = sent("/v1/jobs", body)
+            place = begun.headers["location"]
+            assert begun.status == 202 and json.load(begun)["id"] in place
+            while (job := json.load(sent(place)))["state"] == "running":
+                pass
+            assert job["state"] == "done", job
+            answers.append(rows(sent(job["result"], accept=arrow)))
+            assert len(answers[-1]) == job["rows"], job
+            assert sent(place, method="DELETE").status == 204
+            problem(404, "no such job", place)
+        else:
+            answers.append(rows(sent("/v1/sql", body, accept=arrow)))
+    return answers
+
+
+def other_ways_of_http():
+    one = {"sql": "select 1 as n, 'ไทย' as t"}
+    for name, expected in [("json", '[{"n":1,"t":"ไทย"}]\n'), ("ndjson", '{"n":1,"t":"ไทย"}\n'), ("csv", "n,t\n1,ไทย\n")]:
+        assert sent("/v1/sql", one | {"format": name}).read().decode() == expected, name
+        assert sent(f"/v1/sql?format={name}", b"select 1 as n, '\xe0\xb9\x84\xe0\xb8\x97\xe0\xb8\xa2' as t", kind="text/plain").read().decode() == expected, name
+    assert sent("/v1/sql", one | {"format": "parquet"}).read()[:4] == b"PAR1"
+    assert json.load(sent("/v1/sql", {"sql": "show ruam.purpose", "purpose": "ways in"})) == [{"ruam.purpose": "ways in"}]
+    problem(400, "SQL only reads here", "/v1/sql", {"sql": "delete from bora.person"})
+    problem(404, "Did you mean `bora.person`?", "/v1/sql", {"sql": "select * from bora.persons"})
+    problem(400, "unknown field `q`", "/v1/sql", {"q": "select 1"})
+    problem(406, "accept one of", "/v1/sql", one, accept="image/png")
+    problem(413, "Send less", "/v1/sql", b" " * (2 << 20))
+    problem(415, "text/plain", "/v1/sql", b"select 1", kind="text/html")
+    problem(405, "/openapi.json", "/v1/sql")
+    problem(404, "/openapi.json", "/v2/sql")
+    problem(404, "no such job", "/v1/jobs/00000000000000000000000000000000/result")
+    begun = sent("/v1/jobs", {"sql": "select sum(value % 7) from generate_series(1, 100000000000)"})
+    place = begun.headers["location"]
+    problem(409, "still running", f"{place}/result")
+    assert sent(place, method="DELETE").status == 204
+    assert set(json.load(sent("/openapi.json"))["paths"]) >= {"/v1/sql", "/v1/jobs/{id}"}
+
+
 tell("psycopg, text", by_psycopg(False))
 tell("psycopg, binary", by_psycopg(True))
 tell("asyncpg", asyncio.run(by_asyncpg()))
 tell("SQLAlchemy", by_sqlalchemy())
+tell("ADBC", by_adbc())
+tell("ADBC, after a handshake", by_adbc(username="ruam", password="ruam"))
+tell("HTTP", by_http(False))
+tell("HTTP, jobs", by_http(True))
+other_ways_of_http()

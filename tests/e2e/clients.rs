@@ -1,4 +1,4 @@
-//! What clients of PostgreSQL are told, held against `ruam sql`.
+//! What clients are told, by each protocol, held against `ruam sql`.
 
 use std::process::Command;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use ruam_tests::{Broker, Installation, fetched};
 use serde_json::{Value, json};
 
-use crate::server::address;
+use crate::server::{address, address_of};
 
 const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients");
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -29,7 +29,8 @@ const QUESTIONS: &[(&str, &[(&str, &str)])] = &[
 
 pub fn of_python_are_told_the_same() -> Result<()> {
     let python = fetched::python("test-clients", &format!("{PROGRAMS}/requirements.txt"))?;
-    let installation = Installation::new(Broker::Embedded)?;
+    let mut installation = Installation::new(Broker::Embedded)?;
+    installation.set("flight = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n")?;
     installation.succeed(&["demo", "--rate", "0", "--events", "1000"])?;
     let mut expected = Vec::new();
     for (sql, parameters) in QUESTIONS {
@@ -43,15 +44,17 @@ pub fn of_python_are_told_the_same() -> Result<()> {
     std::fs::write(&questions, json!(QUESTIONS).to_string())?;
     let mut up = installation.start(&["up", "--only", "query"])?;
     let port = address(&mut up)?;
+    let flight = address_of(&mut up, "Arrow Flight SQL")?;
+    let http = address_of(&mut up, "HTTP")?;
     let output = Command::new(python)
         .arg(format!("{PROGRAMS}/ask.py"))
-        .arg(&port)
+        .args([&port, &flight, &http])
         .arg(&questions)
         .env("PGCONNECT_TIMEOUT", "20")
         .output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let told = String::from_utf8(output.stdout)?;
-    ensure!(told.lines().count() == 4, "four clients: {told}");
+    ensure!(told.lines().count() == 8, "eight clients: {told}");
     for line in told.lines() {
         let told: Value = serde_json::from_str(line)?;
         let answers = told["answers"].as_array().context("answers")?;

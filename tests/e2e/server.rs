@@ -10,7 +10,12 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Where SQL is served, as the program says.
 pub fn address(up: &mut Process) -> Result<String> {
-    let line = up.wait_for("SQL is served at", PATIENCE)?;
+    address_of(up, "SQL")
+}
+
+/// The port of something that is served.
+pub fn address_of(up: &mut Process, what: &str) -> Result<String> {
+    let line = up.wait_for(&format!("{what} is served at"), PATIENCE)?;
     let address = line.split("served at ").nth(1).and_then(|rest| rest.split(':').take(2).last());
     Ok(address.context("a port")?.trim().to_owned())
 }

@@ -70,9 +70,9 @@ impl Sql {
                 out.flush().with_context(|| format!("cannot write to {}", path.display()))?;
             }
             None => {
-                if format == Format::Parquet && io::stdout().is_terminal() {
+                if matches!(format, Format::Arrow | Format::Parquet) && io::stdout().is_terminal() {
                     bail!(
-                        "Parquet is not for reading in a terminal: name a file with --output, or send it on with | or >"
+                        "this format is not for reading in a terminal: name a file with --output, or send it on with | or >"
                     );
                 }
                 let mut out = BufWriter::new(io::stdout());

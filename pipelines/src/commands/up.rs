@@ -86,6 +86,12 @@ impl Up {
         if let (Ok(()), Some(address)) = (&started, running.query_address) {
             tracing::info!("SQL is served at {address}: psql -h {} -p {} ruam", address.ip(), address.port());
         }
+        if let (Ok(()), Some(address)) = (&started, running.flight_address) {
+            tracing::info!("Arrow Flight SQL is served at {address}: grpc://{address}");
+        }
+        if let (Ok(()), Some(address)) = (&started, running.http_address) {
+            tracing::info!("HTTP is served at {address}: http://{address}/openapi.json");
+        }
         if started.is_ok() {
             tracing::info!("running; Ctrl-C stops");
             stop.cancelled().await;

@@ -8,12 +8,9 @@
 use std::fmt::Debug;
 use std::sync::{Arc, OnceLock};
 
-use arrow::datatypes::{DataType, Field};
 use async_trait::async_trait;
-use datafusion::common::tree_node::Transformed;
 use datafusion::error::DataFusionError;
-use datafusion::logical_expr::expr::Placeholder;
-use datafusion::logical_expr::{Expr, Limit, LogicalPlan};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::Statement;
@@ -41,6 +38,7 @@ use crate::dialect;
 use crate::engine::read_only;
 use crate::session::{Asking, Session};
 use crate::shorthand::spelled_out;
+use crate::statement::with_limits;
 
 const INVALID_AUTHORIZATION: &str = "28000";
 const IN_FAILED_SQL_TRANSACTION: &str = "25P02";
@@ -144,24 +142,6 @@ async fn plan(session: &SessionContext, statement: Statement) -> PgWireResult<Lo
     let planned = session.state().statement_to_plan(Parsed::Statement(Box::new(statement))).await.map_err(failed)?;
     read_only().verify_plan(&planned).map_err(failed)?;
     Ok(planned)
-}
-
-/// A plan in which parameters that limit rows are numbers; DataFusion does not say what they are.
-fn with_limits(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
-    let number = |limit: Box<Expr>| match *limit {
-        Expr::Placeholder(Placeholder { id, field: None }) => {
-            let field = Field::new("", DataType::Int64, true);
-            Box::new(Expr::Placeholder(Placeholder::new_with_field(id, Some(Arc::new(field)))))
-        }
-        other => Box::new(other),
-    };
-    let typed = plan.transform_up_with_subqueries(|plan| match plan {
-        LogicalPlan::Limit(Limit { skip, fetch, input }) => {
-            Ok(Transformed::yes(LogicalPlan::Limit(Limit { skip: skip.map(number), fetch: fetch.map(number), input })))
-        }
-        other => Ok(Transformed::no(other)),
-    });
-    Ok(typed?.data)
 }
 
 fn failed(error: DataFusionError) -> PgWireError {

@@ -1,0 +1,84 @@
+//! Where clients of HTTP come in, be it of version 1 or 2: gRPC (Flight SQL) is carried by the latter.
+//!
+//! What passes through: connections, into requests for a service, each with its [`Peer`]. Guaranteed: never more
+//! than a number of connections; one that sends no request is closed.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{Request, Response};
+use bytes::Bytes;
+use hyper::body::{Body, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower_service::Service;
+
+const MAX_CONNECTIONS: usize = 1000;
+/// How long a client may take to send the head of a request, and to answer when it is asked whether it is there.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whose request it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub address: SocketAddr,
+    /// Names the connection; nobody else knows it.
+    pub connection: Arc<str>,
+}
+
+/// Serves connections until it is stopped. `what` is how they are called, for the log.
+pub(crate) async fn serve<S, B>(listener: TcpListener, what: &'static str, service: S, stop: CancellationToken)
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        let (socket, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection of {what} could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            tracing::warn!(%address, "there are {MAX_CONNECTIONS} connections of {what} already; this one was closed");
+            continue;
+        };
+        // Small answers do not wait for others; where that cannot be set they do.
+        let _ = socket.set_nodelay(true);
+        let (service, stop) = (service.clone(), stop.clone());
+        let peer = Peer { address, connection: crate::kept::handle().into() };
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer.clone());
+            service.clone().call(request)
+        });
+        tokio::spawn(async move {
+            let _place = place;
+            let mut builder = Builder::new(TokioExecutor::new());
+            builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+            builder.http2().timer(TokioTimer::new()).keep_alive_interval(PATIENCE).keep_alive_timeout(PATIENCE);
+            tokio::select! {
+                ended = builder.serve_connection(TokioIo::new(socket), service) => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%address, %error, "a connection of {what} ended");
+                    }
+                }
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+}

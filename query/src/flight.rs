@@ -1,0 +1,64 @@
+//! Arrow Flight SQL, so that ADBC, JDBC and whatever else takes columns can ask without turning them into rows.
+//!
+//! What passes through: calls of gRPC, each of a [`Client`](clients::Client) that has signed in; questions, into
+//! tickets, and tickets into streams of Arrow batches, which are worked out as fast as they are taken.
+//!
+//! Guaranteed: a ticket answers once, and only the client that it was given to. Nothing is answered before
+//! sign-in where there is sign-on; without, the server listens on loopback only.
+
+use std::sync::Arc;
+
+use arrow_flight::flight_service_server::FlightServiceServer;
+use datafusion::execution::session_state::SessionStateBuilder;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::door;
+use crate::engine::Engine;
+use crate::sign_in::{Admission, SignIn};
+
+mod clients;
+mod keys;
+mod listing;
+mod service;
+mod sql_info;
+mod tickets;
+
+use clients::Clients;
+use service::Service;
+
+/// The most bytes of a message of a client: a statement, or its parameters.
+const MAX_MESSAGE: usize = 16 << 20;
+
+/// A server that has not begun yet.
+pub struct FlightServer {
+    listener: TcpListener,
+    service: Service,
+}
+
+impl FlightServer {
+    /// Prepares to answer on a listener. Without `sign_in`, whoever connects is the system.
+    pub fn new(engine: &Engine, listener: TcpListener, sign_in: Option<Arc<dyn SignIn>>) -> Self {
+        let base = engine.base();
+        // Not every client knows the newer layout of strings.
+        let config = base.config().clone().set_bool("datafusion.optimizer.expand_views_at_output", true);
+        let base = SessionStateBuilder::new_from_existing(base).with_config(config).build();
+        let clients = Clients::new(engine.clone(), base, Admission(sign_in));
+        Self { listener, service: Service::new(clients) }
+    }
+
+    /// Answers until it is stopped.
+    pub async fn serve(self, stop: CancellationToken) {
+        let service = FlightServiceServer::new(self.service).max_decoding_message_size(MAX_MESSAGE);
+        door::serve(self.listener, "Flight SQL", service, stop).await;
+    }
+}
+
+impl std::fmt::Debug for FlightServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FlightServer").field("listener", &self.listener).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
