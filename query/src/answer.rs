@@ -50,6 +50,8 @@ pub(crate) struct Answer {
     log: Option<Arc<AuditLog>>,
     record: Record,
     limits: Limits,
+    /// The time that it may take.
+    within: Option<Duration>,
     begun: Instant,
     places: Option<Arc<Semaphore>>,
     place: OnceCell<OwnedSemaphorePermit>,
@@ -62,7 +64,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Begins an answer of so many parts.
+    /// Begins an answer of so many parts. `allowed` is the time that the client itself allows.
     ///
     /// # Errors
     /// Where that cannot be written into the audit.
@@ -70,6 +72,7 @@ impl Answer {
         log: Option<Arc<AuditLog>>,
         mut record: Record,
         limits: Limits,
+        allowed: Option<Duration>,
         turns: &Turns,
         parts: usize,
     ) -> Result<Arc<Self>> {
@@ -83,6 +86,7 @@ impl Answer {
             log,
             record,
             limits,
+            within: [limits.seconds.map(Duration::from_secs), allowed].into_iter().flatten().min(),
             begun: Instant::now(),
             places,
             place: OnceCell::new(),
@@ -115,12 +119,13 @@ impl Answer {
 
     /// The next batch, if it comes in time.
     async fn next(&self, input: &mut SendableRecordBatchStream) -> Option<Result<RecordBatch>> {
-        let Some(seconds) = self.limits.seconds else { return input.next().await };
-        let left = Duration::from_secs(seconds).saturating_sub(self.begun.elapsed());
+        let Some(within) = self.within else { return input.next().await };
+        let left = within.saturating_sub(self.begun.elapsed());
         match tokio::time::timeout(left, input.next()).await {
             Ok(next) => next,
             Err(_) => Some(Err(external(QueryError::Limit(format!(
-                "the answer took longer than the {seconds} seconds that it may. Ask for less"
+                "the answer took longer than the {within:?} that it may (statement_timeout, or the limit of a role). Ask \
+                 for less"
             ))))),
         }
     }

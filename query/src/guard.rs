@@ -60,7 +60,7 @@ impl Guarded {
     ///
     /// # Errors
     /// Where the sight does not fit the table.
-    pub(crate) fn new(
+    pub(crate) fn table(
         name: String,
         table: Arc<dyn TableProvider>,
         sight: Sight,

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::catalog::Session as Planning;
@@ -33,13 +32,6 @@ pub(crate) struct Planner {
 }
 
 impl Planner {
-    /// The limits of an answer: those of the caller's roles, and the time that the client itself allows.
-    fn limits(&self) -> Limits {
-        let own = self.asking.timeout().map(|timeout| timeout.max(Duration::from_secs(1)).as_secs());
-        let seconds = [self.limits.seconds, own].into_iter().flatten().min();
-        Limits { seconds, ..self.limits }
-    }
-
     /// What the audit tells of a question before it is answered.
     fn record(&self, plan: &LogicalPlan) -> Result<Record> {
         let Some(log) = &self.audit else {
@@ -108,7 +100,7 @@ impl QueryPlanner for Planner {
         let record = self.record(plan)?;
         let planned = DefaultPhysicalPlanner::default().create_physical_plan(plan, session).await?;
         let parts = planned.output_partitioning().partition_count();
-        let answer = Answer::begin(self.audit.clone(), record, self.limits(), &self.turns, parts)?;
+        let answer = Answer::begin(self.audit.clone(), record, self.limits, self.asking.timeout(), &self.turns, parts)?;
         Ok(Arc::new(AnswerExec::new(answer, planned)))
     }
 }

@@ -230,3 +230,6 @@ fn masked(grants: &[&Grant]) -> Result<BTreeMap<String, Expr>> {
     }
     Ok(masked)
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,7 +77,7 @@ impl Scope {
         let Some(sight) = sight else { return Ok(None) };
         let is_person = |column: &&ColumnSpec| column.semantic_type.get_ref() == PERSON;
         let persons = dataset.spec.columns.iter().filter(is_person).map(|column| column.name().to_owned());
-        Guarded::new(name, table, sight, self.purpose.clone(), persons.collect()).map(Some)
+        Guarded::table(name, table, sight, self.purpose.clone(), persons.collect()).map(Some)
     }
 
     /// Whether the caller sees all rows of a part of a dataset, so that their number is no secret.

@@ -19,7 +19,9 @@ const MASKED: &str = "role = \"masked\"\n[[grant]]\ndatasets = [\"dopa.administr
      { column = \"name_en\", with = \"pseudonym\" }]";
 const BOUND: &str = "role = \"bound\"\n[[grant]]\ndatasets = [\"dopa.*\"]\npurpose = \"stated\"";
 
-/// A way to the table of areas, and what else its rows have.
+const LIMITED: &str = "role = \"limited\"\n[[grant]]\ndatasets = [\"dopa.*\"]\n[limits]\nrows = 100\nconcurrent = 1";
+
+/// The ways to the table of areas.
 const PATHS: [&str; 9] = [
     "dopa.administrative_area",
     "dopa.administrative_area__changes",
@@ -35,7 +37,7 @@ const PATHS: [&str; 9] = [
 fn engine(installation: &Installation) -> Result<Engine> {
     let of_demo = datasets::ALL.iter().map(|name| datasets::queried(datasets::spec(name, None)?));
     let datasets = of_demo.collect::<Result<Vec<_>>>()?;
-    let files = [CLEAR, BANGKOK, MASKED, BOUND].map(|text| ("policies/a.toml".to_owned(), text.to_owned()));
+    let files = [CLEAR, BANGKOK, MASKED, BOUND, LIMITED].map(|text| ("policies/a.toml".to_owned(), text.to_owned()));
     let policies = Policies::read(&files, &datasets, &PseudonymKey::new(vec![7; 32]));
     let policies = policies.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?;
     let lake = Lake::open(&installation.data_dir().join("lake").to_string_lossy(), &BTreeMap::new())?;
@@ -81,6 +83,7 @@ pub fn each_role_sees_what_it_may_on_each_path() -> Result<()> {
         }
         what_is_not_granted(&engine, &system).await?;
         purposes(&engine).await?;
+        limits(&engine).await?;
         plans_and_errors(&engine).await
     })
 }
@@ -219,6 +222,28 @@ async fn purposes(engine: &Engine) -> Result<()> {
     ensure!(seen[0][0].as_deref() != Some("0"));
     bound.state_purpose(None);
     refusal(&bound, sql).await?;
+    Ok(())
+}
+
+async fn limits(engine: &Engine) -> Result<()> {
+    let limited = session(engine, &["limited"])?;
+    let sql = "select code from dopa.administrative_area";
+    let said = refusal(&limited, sql).await?;
+    ensure!(said.contains("more than the 100 rows that you may have at a time"), "{said}");
+    let most = ask(&limited, &format!("{sql} limit 100")).await?;
+    ensure!(most.len() == 100);
+    // Whoever has more roles may have more.
+    let both = session(engine, &["limited", "clear"])?;
+    ensure!(ask(&both, sql).await?.len() > 100);
+    // One answer at a time: the second begins when the first is dropped.
+    let mut first = limited.query(&format!("{sql} limit 10")).await?;
+    ensure!(first.try_next().await?.is_some());
+    let other = session(engine, &["limited"])?;
+    let mut second = other.query(&format!("{sql} limit 10")).await?;
+    let mut next = Box::pin(second.try_next());
+    ensure!(futures::poll!(&mut next).is_pending(), "two answers at a time");
+    drop(first);
+    ensure!(next.await?.is_some());
     Ok(())
 }
 

@@ -118,6 +118,10 @@ pub fn a_client_sets_what_is_its_own() -> Result<()> {
         let error = ask(&[statement]).err().with_context(|| format!("{statement} is to fail"))?.to_string();
         ensure!(error.contains(expected), "{statement}: {error}");
     }
+    // What takes longer is broken off while it is answered, too.
+    let long = "select sum(a.value * b.value) from generate_series(1, 1000000) a, generate_series(1, 1000000) b";
+    let error = ask(&["set statement_timeout = '300ms'", long]).err().context("an error")?.to_string();
+    ensure!(error.contains("the answer took longer than the 300ms that it may"), "{error}");
     for statement in ["reset all", "reset search_path", "set application_name = 'x'", "set extra_float_digits = 3"] {
         ask(&[statement])?;
     }

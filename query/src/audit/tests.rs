@@ -32,16 +32,16 @@ fn what_was_written_is_there() {
 
 #[test]
 fn each_change_shows() {
-    let changes: [(&str, fn(Vec<&str>) -> Vec<String>); 4] = [
-        ("a line is left out", |lines| [&lines[..1], &lines[2..]].concat().iter().map(ToString::to_string).collect()),
-        ("two change places", |lines| [0, 2, 1, 3].map(|at| lines[at].to_owned()).to_vec()),
-        ("one is there twice", |lines| [0, 1, 1, 2, 3].map(|at| lines[at].to_owned()).to_vec()),
-        ("the first is missing", |lines| lines[1..].iter().map(ToString::to_string).collect()),
-    ];
-    for (what, change) in changes {
+    for (what, left) in [
+        ("a line is left out", &[0, 2, 3][..]),
+        ("two change places", &[0, 2, 1, 3]),
+        ("one is there twice", &[0, 1, 1, 2, 3]),
+        ("the first is missing", &[1, 2, 3]),
+    ] {
         let (dir, file) = account();
         let text = fs::read_to_string(&file).unwrap();
-        fs::write(&file, change(text.lines().collect()).join("\n") + "\n").unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        fs::write(&file, left.iter().map(|at| format!("{}\n", lines[*at])).collect::<String>()).unwrap();
         assert!(matches!(verify(dir.path(), None), Err(AuditError::Changed { .. })), "{what}");
     }
 }
