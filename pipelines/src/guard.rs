@@ -11,7 +11,7 @@ use crate::config::Settings;
 use crate::port::PortError;
 
 /// Sign-on and TLS, each where it is set up.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Guard {
     pub(crate) sign_on: Option<Arc<Authenticator>>,
     pub(crate) tls: Option<Arc<ServerConfig>>,

@@ -139,8 +139,8 @@ impl Running {
         let guard = Guard::open(&deployment.settings, &deployment.data_dir.access())?;
         guard.admits(address, "query.listen")?;
         let listener = port::listen(address, "query.listen").await?;
-        let flight = also(deployment.settings.query.flight, "query.flight").await?;
-        let http = also(deployment.settings.query.http, "query.http").await?;
+        let flight = also(deployment.settings.query.flight, "query.flight", &guard).await?;
+        let http = also(deployment.settings.query.http, "query.http", &guard).await?;
         let lock = deployment.data_dir.take(Part::Query)?;
         let address = listener.local_addr()?;
         lock.tell(Some(address))?;
@@ -150,16 +150,17 @@ impl Running {
         let engine = deployment.engine()?;
         let _entered = runtime.enter();
         let sign_in = guard.sign_on.clone().map(|who| Arc::new(BySignOn(who)) as Arc<dyn SignIn>);
-        let server = PgServer::new(&engine, TcpListener::from_std(listener)?, guard.admission())?;
+        let server = PgServer::new(&engine, TcpListener::from_std(listener)?, guard.clone().admission())?;
         runtime.spawn(server.serve(self.stop.clone()));
         if let Some(listener) = flight {
             self.flight_address = Some(listener.local_addr()?);
-            let server = FlightServer::new(&engine, TcpListener::from_std(listener)?, sign_in.clone());
+            let server =
+                FlightServer::new(&engine, TcpListener::from_std(listener)?, sign_in.clone(), guard.tls.clone());
             runtime.spawn(server.serve(self.stop.clone()));
         }
         if let Some(listener) = http {
             self.http_address = Some(listener.local_addr()?);
-            let server = HttpServer::new(&engine, TcpListener::from_std(listener)?, sign_in);
+            let server = HttpServer::new(&engine, TcpListener::from_std(listener)?, sign_in, guard.tls.clone());
             runtime.spawn(server.serve(self.stop.clone()));
         }
         self.locks.push(lock);
@@ -194,9 +195,13 @@ impl Running {
 }
 
 /// Listens where SQL is served in another way as well, if that is asked for.
-async fn also(address: Option<SocketAddr>, setting: &'static str) -> Result<Option<std::net::TcpListener>> {
+async fn also(
+    address: Option<SocketAddr>,
+    setting: &'static str,
+    guard: &Guard,
+) -> Result<Option<std::net::TcpListener>> {
     let Some(address) = address else { return Ok(None) };
-    port::only_here(address, setting)?;
+    guard.admits(address, setting)?;
     Ok(Some(port::listen(address, setting).await?.into_std()?))
 }
 

@@ -1,21 +1,25 @@
 //! Where clients of HTTP come in, be it of version 1 or 2: gRPC (Flight SQL) is carried by the latter.
 //!
-//! What passes through: connections, into requests for a service, each with its [`Peer`]. Guaranteed: never more
-//! than a number of connections; one that sends no request is closed.
+//! What passes through: connections, encrypted where there is a certificate, into requests for a service, each
+//! with its [`Peer`]. Guaranteed: never more than a number of connections; one that sends no request is closed.
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{Request, Response};
 use bytes::Bytes;
+use datafusion_postgres::pgwire::tokio::TlsAcceptor;
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use tokio::net::TcpListener;
+use ruam_identity::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
@@ -32,14 +36,37 @@ pub(crate) struct Peer {
     pub connection: Arc<str>,
 }
 
+/// What bytes of a client come from and go to.
+trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
+
+/// The certificate as a client of HTTP is shown it, with the versions that are spoken.
+fn acceptor(tls: &ServerConfig) -> TlsAcceptor {
+    let mut config = tls.clone();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+async fn encrypted(socket: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<Box<dyn Socket>> {
+    let Some(tls) = tls else { return Ok(Box::new(socket)) };
+    Ok(Box::new(tokio::time::timeout(PATIENCE, tls.accept(socket)).await??))
+}
+
 /// Serves connections until it is stopped. `what` is how they are called, for the log.
-pub(crate) async fn serve<S, B>(listener: TcpListener, what: &'static str, service: S, stop: CancellationToken)
-where
+pub(crate) async fn serve<S, B>(
+    listener: TcpListener,
+    what: &'static str,
+    tls: Option<Arc<ServerConfig>>,
+    service: S,
+    stop: CancellationToken,
+) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    let tls = tls.as_deref().map(acceptor);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
@@ -60,7 +87,7 @@ where
         };
         // Small answers do not wait for others; where that cannot be set they do.
         let _ = socket.set_nodelay(true);
-        let (service, stop) = (service.clone(), stop.clone());
+        let (service, stop, tls) = (service.clone(), stop.clone(), tls.clone());
         let peer = Peer { address, connection: crate::kept::handle().into() };
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
@@ -71,8 +98,12 @@ where
             let mut builder = Builder::new(TokioExecutor::new());
             builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
             builder.http2().timer(TokioTimer::new()).keep_alive_interval(PATIENCE).keep_alive_timeout(PATIENCE);
+            let served = async {
+                let socket = encrypted(socket, tls).await?;
+                builder.serve_connection(TokioIo::new(socket), service).await
+            };
             tokio::select! {
-                ended = builder.serve_connection(TokioIo::new(socket), service) => {
+                ended = served => {
                     if let Err(error) = ended {
                         tracing::debug!(%address, %error, "a connection of {what} ended");
                     }

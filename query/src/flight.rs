@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use datafusion::execution::session_state::SessionStateBuilder;
+use ruam_identity::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -33,24 +34,31 @@ const MAX_MESSAGE: usize = 16 << 20;
 /// A server that has not begun yet.
 pub struct FlightServer {
     listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
     service: Service,
 }
 
 impl FlightServer {
-    /// Prepares to answer on a listener. Without `sign_in`, whoever connects is the system.
-    pub fn new(engine: &Engine, listener: TcpListener, sign_in: Option<Arc<dyn SignIn>>) -> Self {
+    /// Prepares to answer on a listener. Without `sign_in`, whoever connects is the system; without `tls`,
+    /// connections are not encrypted.
+    pub fn new(
+        engine: &Engine,
+        listener: TcpListener,
+        sign_in: Option<Arc<dyn SignIn>>,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Self {
         let base = engine.base();
         // Not every client knows the newer layout of strings.
         let config = base.config().clone().set_bool("datafusion.optimizer.expand_views_at_output", true);
         let base = SessionStateBuilder::new_from_existing(base).with_config(config).build();
         let clients = Clients::new(engine.clone(), base, Admission(sign_in));
-        Self { listener, service: Service::new(clients) }
+        Self { listener, tls, service: Service::new(clients) }
     }
 
     /// Answers until it is stopped.
     pub async fn serve(self, stop: CancellationToken) {
         let service = FlightServiceServer::new(self.service).max_decoding_message_size(MAX_MESSAGE);
-        door::serve(self.listener, "Flight SQL", service, stop).await;
+        door::serve(self.listener, "Flight SQL", self.tls, service, stop).await;
     }
 }
 

@@ -18,6 +18,7 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use ruam_identity::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +44,7 @@ const OPENAPI: &str = include_str!("http/openapi.json");
 /// A server that has not begun yet.
 pub struct HttpServer {
     listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
     shared: Arc<Shared>,
 }
 
@@ -56,14 +58,20 @@ struct Shared {
 }
 
 impl HttpServer {
-    /// Prepares to answer on a listener. Without `sign_in`, whoever connects is the system.
-    pub fn new(engine: &Engine, listener: TcpListener, sign_in: Option<Arc<dyn SignIn>>) -> Self {
+    /// Prepares to answer on a listener. Without `sign_in`, whoever connects is the system; without `tls`,
+    /// connections are not encrypted.
+    pub fn new(
+        engine: &Engine,
+        listener: TcpListener,
+        sign_in: Option<Arc<dyn SignIn>>,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Self {
         let base = engine.base();
         // Not every program knows the newer layout of strings.
         let config = base.config().clone().set_bool("datafusion.optimizer.expand_views_at_output", true);
         let base = SessionStateBuilder::new_from_existing(base).with_config(config).build();
         let shared = Shared { engine: engine.clone(), base, admission: Admission(sign_in), jobs: Jobs::new() };
-        Self { listener, shared: Arc::new(shared) }
+        Self { listener, tls, shared: Arc::new(shared) }
     }
 
     /// Answers until it is stopped.
@@ -73,7 +81,7 @@ impl HttpServer {
             router = router.route(path, methods);
         }
         let router = router.fallback(nothing_here).method_not_allowed_fallback(no_such_method);
-        door::serve(self.listener, "HTTP", router.with_state(self.shared), stop).await;
+        door::serve(self.listener, "HTTP", self.tls, router.with_state(self.shared), stop).await;
     }
 }
 

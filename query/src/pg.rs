@@ -14,7 +14,7 @@ use datafusion::prelude::SessionContext;
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::{PgCatalogSchemaProvider, PgCatalogStaticTables};
 use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
-use datafusion_postgres::pgwire::api::ConnectionManager;
+use datafusion_postgres::pgwire::api::{ConnectionManager, RandomPidSecretKeyGenerator};
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError};
 use datafusion_postgres::pgwire::tokio::{TlsAcceptor, process_socket};
 use ruam_identity::{Authenticator, ServerConfig};
@@ -63,6 +63,8 @@ struct Shared {
     base: SessionState,
     pg_catalog: Arc<PgCatalogStaticTables>,
     connections: Arc<ConnectionManager>,
+    /// Gives each connection what a client cancels with.
+    keys: RandomPidSecretKeyGenerator,
 }
 
 impl Shared {
@@ -74,7 +76,14 @@ impl Shared {
         setup_pg_catalog(&base, CATALOG, EmptyContextProvider).map_err(QueryError::Statement)?;
         base.register_udf(regtype::function());
         let pg_catalog = Arc::new(PgCatalogStaticTables::try_new()?);
-        Ok(Self { admission, engine, base: base.state(), pg_catalog, connections: Arc::default() })
+        Ok(Self {
+            admission,
+            engine,
+            base: base.state(),
+            pg_catalog,
+            connections: Arc::default(),
+            keys: RandomPidSecretKeyGenerator::default(),
+        })
     }
 
     /// A session for somebody who has signed in.

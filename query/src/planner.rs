@@ -10,9 +10,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::catalog::Session as Planning;
 use datafusion::common::Result;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::execution::context::QueryPlanner;
 use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 
@@ -69,6 +70,19 @@ impl Planner {
     }
 }
 
+/// A plan that can be broken off wherever it makes much of little: DataFusion looks where rows come from whether
+/// somebody has given up or time has run out, and two tables of a million rows each make a million million pairs
+/// in between.
+fn interruptible(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let pausing = plan.transform_up(|node| match node.name() {
+        "CrossJoinExec" | "NestedLoopJoinExec" => {
+            Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>))
+        }
+        _ => Ok(Transformed::no(node)),
+    })?;
+    Ok(pausing.data)
+}
+
 /// The numbers of citizens that a plan compares with.
 fn persons_of(plan: &LogicalPlan) -> Result<BTreeSet<String>> {
     let mut numbers = BTreeSet::new();
@@ -99,6 +113,7 @@ impl QueryPlanner for Planner {
         }
         let record = self.record(plan)?;
         let planned = DefaultPhysicalPlanner::default().create_physical_plan(plan, session).await?;
+        let planned = interruptible(planned)?;
         let parts = planned.output_partitioning().partition_count();
         let answer = Answer::begin(self.audit.clone(), record, self.limits, self.asking.timeout(), &self.turns, parts)?;
         Ok(Arc::new(AnswerExec::new(answer, planned)))

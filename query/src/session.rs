@@ -42,11 +42,19 @@ pub(crate) struct Asking {
     sql: RwLock<String>,
     /// The time that the client allows an answer, in milliseconds; 0 for any.
     timeout: AtomicU64,
+    /// Held while a statement is planned, so that of several at a time each is accounted for with its own text.
+    pub planning: tokio::sync::Mutex<()>,
 }
 
 impl Asking {
     pub(crate) fn new(caller: Arc<Caller>, purpose: Arc<Purpose>) -> Self {
-        Self { caller, purpose, sql: RwLock::default(), timeout: AtomicU64::new(0) }
+        Self {
+            caller,
+            purpose,
+            sql: RwLock::default(),
+            timeout: AtomicU64::new(0),
+            planning: tokio::sync::Mutex::default(),
+        }
     }
 
     /// The statement that is being answered.

@@ -100,8 +100,9 @@ impl Statement {
             Some(Asked::Zone(_)) => return Err(QueryError::Zone),
             Some(Asked::Engine(name)) => return Err(QueryError::Setting(name)),
         }
-        self.session.asking.ask(&self.sql);
         let planned = async {
+            let _planning = self.session.asking.planning.lock().await;
+            self.session.asking.ask(&self.sql);
             let frame = self.session.context.execute_logical_plan(plan).await?;
             let task = Arc::new(frame.task_ctx());
             Ok((frame.create_physical_plan().await?, task))

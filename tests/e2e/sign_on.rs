@@ -1,7 +1,7 @@
 //! Who may sign in: what the commands write, and what that lets in.
 
-use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::ops::Not;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use ruam_event::Secret;
 use ruam_identity::{Authenticator, Credentials, Principal, SignOnError};
 use ruam_tests::{Broker, Installation, Process};
 
-use crate::server::address;
+use crate::server::{address, address_of};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -144,11 +144,27 @@ fn psql(port: &str, user: &str, password: &str, statements: &[&str]) -> Result<(
     Ok((output.status.success(), String::from_utf8([output.stdout, output.stderr].concat())?))
 }
 
+/// What a server of HTTP answers to a question.
+fn post(port: &str, token: Option<&str>, body: &str) -> Result<String> {
+    let mut socket = TcpStream::connect(format!("127.0.0.1:{port}"))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let token = token.map_or_else(String::new, |token| format!("authorization: Bearer {token}\r\n"));
+    write!(
+        socket,
+        "POST /v1/sql HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         {token}content-length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut told = String::new();
+    socket.read_to_string(&mut told)?;
+    Ok(told)
+}
+
 /// Who signs in with psql sees what their roles may, for the purpose that they state; nobody else sees anything.
 pub fn psql_signs_in() -> Result<()> {
     let mut installation = Installation::new(Broker::Embedded)?;
     installation.succeed(&["demo", "--rate", "0", "--events", "1000"])?;
-    installation.set("[sign_on]\nlocal_users = true\ntokens = true\n")?;
+    installation.set("http = \"127.0.0.1:0\"\n[sign_on]\nlocal_users = true\ntokens = true\n")?;
     let folder = installation.path().join("policies");
     std::fs::create_dir(&folder)?;
     std::fs::write(folder.join("analyst.toml"), POLICY.replace("bora.person", "bora.persn"))?;
@@ -165,6 +181,7 @@ pub fn psql_signs_in() -> Result<()> {
     let other = installation.succeed(&["token", "new", "feed", "--role", "analyst", "--scope", "events:bora"])?;
     let mut up = installation.start(&["up", "--only", "query"])?;
     let port = address(&mut up)?;
+    let http = address_of(&mut up, "HTTP")?;
 
     let women = "select count(*) from bora.person";
     let expected = installation.ask("select count(*) from bora.person where sex = 'หญิง'")?[0][0].clone();
@@ -208,6 +225,15 @@ pub fn psql_signs_in() -> Result<()> {
     installation.succeed(&["user", "remove", "somchai"])?;
     open.tell("select 'still in' as answer;")?;
     open.wait_for("your sign-in does not count any longer", PATIENCE)?;
+    let women = format!("{{\"sql\": \"{women}\", \"purpose\": \"training\"}}");
+    let told = post(&http, Some(token.trim()), &women)?;
+    ensure!(told.starts_with("HTTP/1.1 200") && told.contains(expected.as_deref().unwrap_or("?")), "{told}");
+    for (token, sql) in [(None, &women), (Some("ruam_wrong"), &women), (Some(other.trim()), &women)] {
+        let told = post(&http, token, sql)?;
+        ensure!(told.starts_with("HTTP/1.1 401"), "{told}");
+    }
+    let told = post(&http, Some(token.trim()), &women.replace("training", "gossip"))?;
+    ensure!(told.starts_with("HTTP/1.1 403") && told.contains("the stated purpose is `gossip`"), "{told}");
     account(&installation, &port, token.trim())?;
     let (status, said) = up.interrupt(PATIENCE)?;
     ensure!(status.success(), "{said}");

@@ -86,11 +86,18 @@ impl Up {
         if let (Ok(()), Some(address)) = (&started, running.query_address) {
             tracing::info!("SQL is served at {address}: psql -h {} -p {} ruam", address.ip(), address.port());
         }
+        let is_encrypted = deployment.settings.tls.is_some();
         if let (Ok(()), Some(address)) = (&started, running.flight_address) {
-            tracing::info!("Arrow Flight SQL is served at {address}: grpc://{address}");
+            tracing::info!(
+                "Arrow Flight SQL is served at {address}: {}://{address}",
+                if is_encrypted { "grpc+tls" } else { "grpc" }
+            );
         }
         if let (Ok(()), Some(address)) = (&started, running.http_address) {
-            tracing::info!("HTTP is served at {address}: http://{address}/openapi.json");
+            tracing::info!(
+                "HTTP is served at {address}: {}://{address}/openapi.json",
+                if is_encrypted { "https" } else { "http" }
+            );
         }
         if started.is_ok() {
             tracing::info!("running; Ctrl-C stops");

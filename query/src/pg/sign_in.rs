@@ -19,9 +19,7 @@ use datafusion_postgres::pgwire::api::auth::{
     DefaultServerParameterProvider, StartupHandler, finish_authentication, protocol_negotiation,
     save_startup_parameters_to_metadata,
 };
-use datafusion_postgres::pgwire::api::{
-    ClientInfo, METADATA_USER, PgWireConnectionState, PidSecretKeyGenerator, RandomPidSecretKeyGenerator,
-};
+use datafusion_postgres::pgwire::api::{ClientInfo, METADATA_USER, PgWireConnectionState, PidSecretKeyGenerator};
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::startup::{Authentication, PasswordMessageFamily};
 use datafusion_postgres::pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
@@ -182,7 +180,7 @@ impl StartupHandler for SignIn {
                     client.send(PgWireBackendMessage::Authentication(last)).await?;
                 }
                 self.admit(caller, still_in)?;
-                let (pid, secret) = RandomPidSecretKeyGenerator::default().generate(client);
+                let (pid, secret) = self.shared.keys.generate(client);
                 client.set_pid_and_secret_key(pid, secret.clone());
                 let (handle, guard) = self.shared.connections.register(pid, secret);
                 client.session_extensions().insert(handle);
