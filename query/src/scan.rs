@@ -29,7 +29,6 @@ use datafusion::datasource::table_schema::TableSchema;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::utils::{Guarantee, LiteralGuarantee};
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use deltalake::DeltaTable;
@@ -37,7 +36,7 @@ use deltalake::kernel::LogDataHandler;
 use parquet::arrow::arrow_reader::RowSelection;
 use ruam_lake::{LiveFile, key};
 
-use crate::bloom_filters::KeepingReaders;
+use crate::bloom_filters::{Files, Lookup};
 use crate::error::external;
 use crate::live_rows::{self, LiveRowsExec};
 
@@ -163,15 +162,15 @@ impl TableProvider for LakeTable {
             let files = files.into_iter().map(|file| PartitionedFile::new_from_meta(file.meta.clone())).collect();
             let schema = TableSchema::from(self.schema.clone());
             let scan = FileScan { table: &self.table, schema, files, statistics, predicate };
-            return scan.plan(state, projection, limit);
+            return scan.plan(state, projection, limit).await;
         }
-        self.plan_live(state, projection, &files, statistics, predicate)
+        self.plan_live(state, projection, &files, statistics, predicate).await
     }
 }
 
 impl LakeTable {
     /// A scan of files of which some have deleted rows.
-    fn plan_live(
+    async fn plan_live(
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
@@ -195,7 +194,7 @@ impl LakeTable {
         let files = files.iter().enumerate().map(in_place).collect::<Result<_>>()?;
         let all = Statistics::new_unknown(schema.table_schema());
         let scan = FileScan { table: &self.table, schema, files, statistics: all, predicate };
-        let scan = scan.plan(state, Some(&projection), None)?;
+        let scan = scan.plan(state, Some(&projection), None).await?;
         // Where something lies above them, the planner does not share files out.
         let shared = scan.repartitioned(state.config().target_partitions(), state.config_options())?;
         Ok(Arc::new(LiveRowsExec::new(shared.unwrap_or(scan), masks, Arc::new(statistics))))
@@ -213,7 +212,7 @@ pub(crate) struct FileScan<'a> {
 }
 
 impl FileScan<'_> {
-    pub(crate) fn plan(
+    pub(crate) async fn plan(
         self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
@@ -227,19 +226,24 @@ impl FileScan<'_> {
             global: state.config_options().execution.parquet.clone(),
             ..TableParquetOptions::default()
         };
-        // Of the few rows of a key, the other columns are read alone. For as much as most filters leave that
-        // takes longer than to read all.
-        options.global.pushdown_filters |=
-            self.predicate.as_ref().is_some_and(|predicate| is_lookup(self.table, predicate));
-        let files = CachedParquetFileReaderFactory::new(store, cache);
+        let mut files = self.files;
+        let key = key(self.table).unwrap_or_default();
+        if let Some(lookup) = self.predicate.as_ref().and_then(|predicate| Lookup::of(predicate, &key)) {
+            // Of the few rows of a key, the other columns are read alone. For as much as most filters leave that
+            // takes longer than to read all.
+            options.global.pushdown_filters = true;
+            options.global.bloom_filter_on_read = false;
+            let of_table = Files { store: &store, url: url.as_str(), footers: &cache, key: &key };
+            files = lookup.among(files, &of_table).await?;
+        }
         let mut source = ParquetSource::new(self.schema)
             .with_table_parquet_options(options)
-            .with_parquet_file_reader_factory(Arc::new(KeepingReaders::new(files, url.to_string())));
+            .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(store, cache)));
         if let Some(predicate) = self.predicate {
             source = source.with_predicate(predicate);
         }
         let config = FileScanConfigBuilder::new(url, Arc::new(source))
-            .with_file_group(FileGroup::new(self.files))
+            .with_file_group(FileGroup::new(files))
             .with_statistics(self.statistics)
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
@@ -262,14 +266,6 @@ pub(crate) fn predicate(
 ) -> Result<Option<Arc<dyn PhysicalExpr>>> {
     let Some(filter) = conjunction(filters.iter().cloned()) else { return Ok(None) };
     state.create_physical_expr(filter, &DFSchema::try_from(schema.as_ref().clone())?).map(Some)
-}
-
-/// Whether a predicate names values of a table's key.
-fn is_lookup(table: &DeltaTable, predicate: &Arc<dyn PhysicalExpr>) -> bool {
-    let key = key(table).unwrap_or_default();
-    LiteralGuarantee::analyze(predicate)
-        .iter()
-        .any(|named| named.guarantee == Guarantee::In && key.iter().any(|column| named.column.name() == column))
 }
 
 /// A few rows of a file: what lies between them is skipped.

@@ -175,6 +175,7 @@ impl TableProvider for Changed {
         let files = changed.iter().map(of_commit).collect();
         FileScan { table: &table, schema: self.schema.clone(), files, statistics, predicate }
             .plan(state, projection, limit)
+            .await
     }
 }
 
