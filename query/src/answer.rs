@@ -123,10 +123,7 @@ impl Answer {
         let left = within.saturating_sub(self.begun.elapsed());
         match tokio::time::timeout(left, input.next()).await {
             Ok(next) => next,
-            Err(_) => Some(Err(external(QueryError::Limit(format!(
-                "the answer took longer than the {within:?} that it may (statement_timeout, or the limit of a role). Ask \
-                 for less"
-            ))))),
+            Err(_) => Some(Err(external(QueryError::Late(within)))),
         }
     }
 }

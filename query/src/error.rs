@@ -1,5 +1,7 @@
 //! What can go wrong with a question, and what to do about it.
 
+use std::time::Duration;
+
 use datafusion::error::DataFusionError;
 use ruam_event::DatasetId;
 use ruam_lake::LakeError;
@@ -31,9 +33,14 @@ pub enum QueryError {
         /// What it may be used for.
         purposes: Vec<String>,
     },
-    /// An answer is larger or longer than it may be.
+    /// An answer is larger than it may be.
     #[error("{0}")]
     Limit(String),
+    /// An answer takes longer than it may.
+    #[error(
+        "the answer took longer than the {0:?} that it may (statement_timeout, or the limit of a role). Ask for less"
+    )]
+    Late(Duration),
     /// Something that would show how much is hidden.
     #[error("{0}")]
     Hidden(&'static str),
@@ -120,7 +127,7 @@ impl QueryError {
                 _ => Fault::Statement,
             },
             Self::NoTable { .. } => Fault::Missing,
-            Self::Limit(_) => Fault::Resources,
+            Self::Limit(_) | Self::Late(_) => Fault::Resources,
             Self::Purpose { .. } | Self::Hidden(_) | Self::Setting(_) => Fault::Permission,
             Self::Call { .. } | Self::Zone | Self::Parameters { .. } | Self::Parameter { .. } => Fault::Statement,
             Self::Lake(_) | Self::Output { .. } | Self::Format { .. } => Fault::Server,

@@ -29,6 +29,8 @@ use crate::error::QueryError;
 use crate::session::Session;
 
 mod connection;
+mod errors;
+mod portal;
 mod queries;
 mod read_only;
 mod regtype;

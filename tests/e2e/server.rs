@@ -4,7 +4,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use futures::TryStreamExt;
 use ruam_tests::{Broker, Installation, Process};
+use tokio_postgres::NoTls;
+use tokio_postgres::error::SqlState;
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -79,7 +82,7 @@ pub fn psql_asks_the_same() -> Result<()> {
     let copied = psql(&port, &["-A", "-t", "-c", "select count(*) from bora.person"])?;
     ensure!(copied.trim() != "0", "nothing was deleted");
     let unknown = psql(&port, &["-c", "select * from bora.persn"]).map_err(|error| error.to_string());
-    ensure!(unknown.is_err_and(|error| error.contains("bora.persn")), "an error names what is wrong");
+    ensure!(unknown.is_err_and(|error| error.contains("bora.person")), "an error says what was meant");
     let (status, said) = up.interrupt(PATIENCE)?;
     ensure!(status.success(), "{said}");
     Ok(())
@@ -122,11 +125,53 @@ pub fn a_client_sets_what_is_its_own() -> Result<()> {
     let long = "select sum(a.value * b.value) from generate_series(1, 1000000) a, generate_series(1, 1000000) b";
     let error = ask(&["set statement_timeout = '300ms'", long]).err().context("an error")?.to_string();
     ensure!(error.contains("the answer took longer than the 300ms that it may"), "{error}");
+    tokio::runtime::Runtime::new()?.block_on(whoever_gives_up_is_let_go(&port, long))?;
     for statement in ["reset all", "reset search_path", "set application_name = 'x'", "set extra_float_digits = 3"] {
         ask(&[statement])?;
     }
     let (status, said) = up.interrupt(PATIENCE)?;
     ensure!(status.success(), "{said}");
+    Ok(())
+}
+
+/// A client may cancel while an answer is worked out and while its rows are sent, and ask on.
+async fn whoever_gives_up_is_let_go(port: &str, long: &str) -> Result<()> {
+    let (client, connection) =
+        tokio_postgres::connect(&format!("host=127.0.0.1 port={port} user=ruam dbname=ruam"), NoTls).await?;
+    tokio::spawn(connection);
+    let pairs = "select a.value, b.value from generate_series(1, 1000000) a, generate_series(1, 1000000) b";
+    for (sql, has_rows) in [(long, false), (pairs, true)] {
+        let mut rows = std::pin::pin!(client.query_raw(sql, std::iter::empty::<&str>()).await?);
+        if has_rows {
+            rows.try_next().await?.context("a first row")?;
+        }
+        let mut answer = std::pin::pin!(rows.try_for_each(async |_| Ok(())));
+        let patience = tokio::time::sleep(PATIENCE);
+        tokio::pin!(patience);
+        // The statement may not have begun when the first request comes.
+        let error = loop {
+            tokio::select! {
+                answered = &mut answer => break answered.err().context("an answer that nobody waits for")?,
+                () = &mut patience => anyhow::bail!("{sql}: goes on though it was cancelled"),
+                () = tokio::time::sleep(Duration::from_millis(50)) => client.cancel_token().cancel_query(NoTls).await?,
+            }
+        };
+        ensure!(error.code() == Some(&SqlState::QUERY_CANCELED), "{sql}: {error:?}");
+        let row = client.query_one("select 6 * 7", &[]).await?;
+        ensure!(row.get::<_, i64>(0) == 42, "{row:?}");
+    }
+    // Programs tell what is wrong by its code.
+    for (sql, code) in [
+        ("select * from bora.persn", SqlState::UNDEFINED_TABLE),
+        ("select nothing from bora.person", SqlState::UNDEFINED_COLUMN),
+        ("select nothing(1)", SqlState::UNDEFINED_FUNCTION),
+        ("select 1 / 0", SqlState::DIVISION_BY_ZERO),
+        ("selec 1", SqlState::SYNTAX_ERROR),
+        ("delete from bora.person", SqlState::READ_ONLY_SQL_TRANSACTION),
+    ] {
+        let error = client.simple_query(sql).await.err().context(sql)?;
+        ensure!(error.code() == Some(&code), "{sql}: {error:?}");
+    }
     Ok(())
 }
 

@@ -247,7 +247,7 @@ fn account(installation: &Installation, port: &str, token: &str) -> Result<()> {
     let asked = format!("select count(*) from bora.person where citizen_id = '{number}'");
     psql(port, "token", token, &["set ruam.purpose = 'training'", &asked])?;
     let (_, said) = psql(port, "token", token, &["select * from ruam.audit"])?;
-    ensure!(said.contains("table 'ruam.ruam.audit' not found"), "it is not for everybody: {said}");
+    ensure!(said.contains("there is no table `ruam.audit`"), "it is not for everybody: {said}");
     let rows = installation.ask(
         "select who, purpose, tables, policies, event, rows from ruam.audit where client like 'postgres%' \
          and tables like 'bora.person: citizen_id%' and cardinality(string_to_array(subjects, ', ')) = 1 order by at",

@@ -21,7 +21,7 @@ use datafusion_postgres::pgwire::api::query::{ExtendedQueryHandler, SimpleQueryH
 use datafusion_postgres::pgwire::api::results::{FieldInfo, Response};
 use datafusion_postgres::pgwire::api::stmt::QueryParser;
 use datafusion_postgres::pgwire::api::store::{Entry, PortalStore};
-use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, Type};
+use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, ConnectionHandle, DEFAULT_NAME, Type};
 use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::PgWireBackendMessage;
 use datafusion_postgres::pgwire::messages::extendedquery::Execute;
@@ -32,11 +32,11 @@ use datafusion_postgres::{DfSessionService, Parser, QueryHook};
 use futures::Sink;
 use ruam_identity::{Authenticator, Principal};
 
-use super::refused;
 use super::savepoints::is_way_back;
+use super::{portal, refused};
 use crate::dialect;
 use crate::engine::read_only;
-use crate::session::{Asking, Session};
+use crate::session::Session;
 use crate::shorthand::spelled_out;
 use crate::statement::with_limits;
 
@@ -51,13 +51,14 @@ pub(super) struct Queries {
 
 /// What a client asks with; nothing before it has signed in.
 #[derive(Default)]
-struct SignedIn(OnceLock<Answering>);
+pub(super) struct SignedIn(OnceLock<Answering>);
 
 struct Answering {
-    session: Arc<SessionContext>,
-    asking: Arc<Asking>,
+    session: Session,
     service: DfSessionService,
     still_in: Option<StillIn>,
+    /// Told where the client wants no answer any longer.
+    cancels: Arc<ConnectionHandle>,
 }
 
 impl SignedIn {
@@ -70,6 +71,22 @@ impl SignedIn {
                 Err(refused(INVALID_AUTHORIZATION, "your sign-in does not count any longer. Connect again"))
             }
             _ => Ok(answering),
+        }
+    }
+
+    /// The session of whoever has signed in.
+    pub(super) fn session(&self) -> Option<&Session> {
+        self.0.get().map(|answering| &answering.session)
+    }
+
+    /// Answers, unless the client gives up before the last row has been sent. pgwire itself would heed that only
+    /// while a statement is planned.
+    async fn unless_cancelled(&self, answer: impl Future<Output = PgWireResult<()>>) -> PgWireResult<()> {
+        let cancelled = self.answering()?.cancels.start_query().await;
+        tokio::select! {
+            biased;
+            answered = answer => answered,
+            _ = cancelled => Err(PgWireError::QueryCanceled),
         }
     }
 }
@@ -108,10 +125,20 @@ impl Queries {
     }
 
     /// Lets the client ask from here on. Who has signed in stays who they are.
-    pub(super) fn begin(&self, session: &Session, hooks: Vec<Arc<dyn QueryHook>>, still_in: Option<StillIn>) {
-        let (context, asking) = (session.context.clone(), session.asking.clone());
-        let service = DfSessionService::new_with_hooks(context.clone(), hooks);
-        let _ = self.signed_in.0.set(Answering { session: context, asking, service, still_in });
+    pub(super) fn begin(
+        &self,
+        session: Session,
+        hooks: Vec<Arc<dyn QueryHook>>,
+        still_in: Option<StillIn>,
+        cancels: Arc<ConnectionHandle>,
+    ) {
+        let service = DfSessionService::new_with_hooks(session.context.clone(), hooks);
+        let _ = self.signed_in.0.set(Answering { session, service, still_in, cancels });
+    }
+
+    /// Who asks here.
+    pub(super) fn signed_in(&self) -> Arc<SignedIn> {
+        self.signed_in.clone()
     }
 }
 
@@ -160,7 +187,7 @@ impl QueryParser for Statements {
         let parsed = match own(sql) {
             None => self.parser()?.parse_sql(client, sql, types).await?,
             Some(statement) => {
-                let plan = plan(&self.signed_in.answering()?.session, statement.clone()).await?;
+                let plan = plan(&self.signed_in.answering()?.session.context, statement.clone()).await?;
                 Some((sql.to_owned(), Some((statement, plan))))
             }
         };
@@ -197,7 +224,7 @@ impl SimpleQueryHandler for Queries {
             Ok(Parsed::Statement(statement)) => is_way_back(&statement),
             _ => false,
         });
-        self._on_query(client, query).await
+        self.signed_in.unless_cancelled(self._on_query(client, query)).await
     }
 
     async fn do_query<C>(&self, client: &mut C, sql: &str) -> PgWireResult<Vec<Response>>
@@ -208,15 +235,15 @@ impl SimpleQueryHandler for Queries {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let sql = &*spelled_out(sql).map_err(failed)?;
-        let Answering { session, asking, service, .. } = self.signed_in.answering()?;
-        asking.ask(sql);
+        let Answering { session, service, .. } = self.signed_in.answering()?;
+        session.asking.ask(sql);
         let Some(statement) = own(sql) else { return SimpleQueryHandler::do_query(service, client, sql).await };
         if client.transaction_status() == TransactionStatus::Error {
             let message = "the transaction has failed: nothing is answered until it ends. Write ROLLBACK";
             return Err(refused(IN_FAILED_SQL_TRANSACTION, message));
         }
-        let plan = plan(session, statement).await?;
-        let frame = session.execute_logical_plan(plan).await.map_err(failed)?;
+        let plan = plan(&session.context, statement).await?;
+        let frame = session.context.execute_logical_plan(plan).await.map_err(failed)?;
         let options = FormatOptions::from_client_metadata(client.metadata());
         let answer = encode_dataframe(frame, &Format::UnifiedText, Some(Arc::new(options))).await?;
         Ok(vec![Response::Query(answer)])
@@ -239,14 +266,14 @@ impl ExtendedQueryHandler for Queries {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let portal = client.portal_store().get_portal(message.name.as_deref().unwrap_or(DEFAULT_NAME));
-        mend(client, || match portal {
-            Some(Entry::Value(portal)) => {
-                matches!(&portal.statement.statement, (_, Some((statement, _))) if is_way_back(statement))
-            }
-            _ => false,
-        });
-        self._on_execute(client, message).await
+        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        let Some(Entry::Value(portal)) = client.portal_store().get_portal(name) else {
+            return self._on_execute(client, message).await;
+        };
+        mend(client, || matches!(&portal.statement.statement, (_, Some((statement, _))) if is_way_back(statement)));
+        // None is how the protocol says all.
+        let max_rows = usize::try_from(message.max_rows).unwrap_or(0);
+        self.signed_in.unless_cancelled(portal::execute(self, client, &portal, max_rows)).await
     }
 
     async fn do_query<C>(
@@ -261,8 +288,8 @@ impl ExtendedQueryHandler for Queries {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let Answering { asking, service, .. } = self.signed_in.answering()?;
-        asking.ask(&portal.statement.statement.0);
+        let Answering { session, service, .. } = self.signed_in.answering()?;
+        session.asking.ask(&portal.statement.statement.0);
         ExtendedQueryHandler::do_query(service, client, portal, max_rows).await
     }
 }

@@ -19,7 +19,9 @@ use datafusion_postgres::pgwire::api::auth::{
     DefaultServerParameterProvider, StartupHandler, finish_authentication, protocol_negotiation,
     save_startup_parameters_to_metadata,
 };
-use datafusion_postgres::pgwire::api::{ClientInfo, METADATA_USER, PgWireConnectionState, PidSecretKeyGenerator};
+use datafusion_postgres::pgwire::api::{
+    ClientInfo, ConnectionHandle, METADATA_USER, PgWireConnectionState, PidSecretKeyGenerator,
+};
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::startup::{Authentication, PasswordMessageFamily};
 use datafusion_postgres::pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
@@ -115,7 +117,7 @@ impl SignIn {
     }
 
     /// Lets somebody ask from here on.
-    fn admit(&self, caller: Caller, still_in: Option<StillIn>) -> PgWireResult<()> {
+    fn admit(&self, caller: Caller, still_in: Option<StillIn>, cancels: Arc<ConnectionHandle>) -> PgWireResult<()> {
         let session = self.shared.session(caller).map_err(|error| PgWireError::ApiError(Box::new(error)))?;
         let hooks: Vec<Arc<dyn QueryHook>> = vec![
             Arc::new(ReadOnly),
@@ -125,7 +127,7 @@ impl SignIn {
             Arc::new(SetShowHook),
             Arc::new(TransactionStatementHook),
         ];
-        self.queries.begin(&session, hooks, still_in);
+        self.queries.begin(session, hooks, still_in, cancels);
         Ok(())
     }
 }
@@ -179,12 +181,11 @@ impl StartupHandler for SignIn {
                     let last = Authentication::SASLFinal(last.into());
                     client.send(PgWireBackendMessage::Authentication(last)).await?;
                 }
-                self.admit(caller, still_in)?;
                 let (pid, secret) = self.shared.keys.generate(client);
                 client.set_pid_and_secret_key(pid, secret.clone());
-                let (handle, guard) = self.shared.connections.register(pid, secret);
-                client.session_extensions().insert(handle);
+                let (cancels, guard) = self.shared.connections.register(pid, secret);
                 client.session_extensions().insert(guard);
+                self.admit(caller, still_in, cancels)?;
                 finish_authentication(client, &DefaultServerParameterProvider::default()).await?;
             }
         }
