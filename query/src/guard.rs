@@ -38,6 +38,7 @@ use futures::TryStreamExt;
 
 use crate::error::{QueryError, external};
 use crate::policy::Sight;
+use crate::scan::LakeTable;
 use crate::session::Purpose;
 
 /// A table as somebody sees it.
@@ -70,7 +71,7 @@ impl Guarded {
         let given_for = purpose.stated();
         let mut guarded = Self { schema: table.schema(), name, table, sight, given_for, purpose, persons };
         if guarded.hides() {
-            let plan = guarded.plan(None, &[], None)?;
+            let plan = guarded.plan(None, None, &[], None)?;
             guarded.schema = Arc::new(plan.schema().as_arrow().clone());
         }
         Ok(Arc::new(guarded))
@@ -96,10 +97,26 @@ impl Guarded {
         !self.sight.is_clear()
     }
 
+    /// The condition of rows that are seen, unless the table's log shows that all of them are.
+    fn rows(&self, state: &dyn Session) -> Result<Option<&Expr>> {
+        let Some(rows) = &self.sight.rows else { return Ok(None) };
+        let table: &dyn std::any::Any = self.table.as_ref();
+        match table.downcast_ref::<LakeTable>() {
+            Some(table) if cannot_fail(rows) && table.is_true_of_all(state, rows)? => Ok(None),
+            _ => Ok(Some(rows)),
+        }
+    }
+
     /// The rows that are seen and match, in the columns that are wanted.
-    fn plan(&self, projection: Option<&Vec<usize>>, filters: &[Expr], limit: Option<usize>) -> Result<LogicalPlan> {
+    fn plan(
+        &self,
+        rows: Option<&Expr>,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<LogicalPlan> {
         let mut plan = LogicalPlanBuilder::scan("seen", provider_as_source(self.table.clone()), None)?;
-        for condition in conjunction(filters.iter().cloned()).into_iter().chain(self.sight.rows.clone()) {
+        for condition in conjunction(filters.iter().cloned()).into_iter().chain(rows.cloned()) {
             plan = plan.filter(condition)?;
         }
         let schema = self.table.schema();
@@ -206,7 +223,7 @@ impl TableProvider for Guarded {
         if !self.hides() {
             return self.table.scan(state, projection, filters, limit).await;
         }
-        let plan = state.optimize(&self.plan(projection, filters, limit)?)?;
+        let plan = state.optimize(&self.plan(self.rows(state)?, projection, filters, limit)?)?;
         let seen = DefaultPhysicalPlanner::default().create_physical_plan(&plan, state).await?;
         Ok(Arc::new(GuardExec { name: self.name.clone(), seen }))
     }
@@ -268,11 +285,10 @@ impl ExecutionPlan for GuardExec {
         vec![ChildStats::At(partition)]
     }
 
-    /// Estimates, for the order of joins.
+    /// Estimates, for the order of joins: an answer is never made of what is not exact.
     fn statistics_from_inputs(&self, inputs: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
-        let unknown = || Statistics::new_unknown(&self.schema());
-        let rows = inputs.first().map(|input| input.num_rows.to_inexact());
-        Ok(Arc::new(Statistics { num_rows: rows.unwrap_or_default(), ..unknown() }))
+        let estimated = inputs.first().map(|input| input.as_ref().clone().to_inexact());
+        Ok(Arc::new(estimated.unwrap_or_else(|| Statistics::new_unknown(&self.schema()))))
     }
 
     fn gather_filters_for_pushdown(

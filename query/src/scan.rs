@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{Column, ColumnStatistics, DFSchema, DataFusionError, Result, ScalarValue, Statistics};
 use datafusion::config::TableParquetOptions;
 use datafusion::datasource::file_format::parquet::transform_schema_to_view;
@@ -26,8 +27,10 @@ use datafusion::datasource::physical_plan::parquet::ParquetRowSelection;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
+use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
@@ -94,6 +97,38 @@ impl LakeTable {
             return Err(DataFusionError::Internal("a table has other files than its log's statistics".to_owned()));
         }
         Ok(kept)
+    }
+
+    /// Whether a condition, which only compares, is true of all rows, as the log's statistics of each file show.
+    /// Of columns with nulls they show nothing, nor of floats: what is not a number lies outside their bounds.
+    pub(crate) fn is_true_of_all(&self, state: &dyn Session, condition: &Expr) -> Result<bool> {
+        let logged = self.logged()?;
+        let is_whole = |column: &&Column| {
+            let is_float =
+                self.schema.field_with_name(column.name()).is_ok_and(|field| field.data_type().is_floating());
+            let all = vec![true; self.files.len()];
+            let nulls = folded(logged.null_counts(column), &all, |sum, next| sum.add(next).ok());
+            !is_float && nulls.is_some_and(|nulls| u64::try_from(nulls).is_ok_and(|nulls| nulls == 0))
+        };
+        if !condition.column_refs().iter().all(is_whole) {
+            return Ok(false);
+        }
+        let schema = Arc::new(DFSchema::try_from(self.schema.as_ref().clone())?);
+        let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_schema(schema.clone()).build());
+        let otherwise = simplifier.simplify(Expr::Not(Box::new(simplifier.coerce(condition.clone(), &schema)?)))?;
+        // A value that does not become another is null.
+        let may_be_null = |part: &Expr| match part {
+            Expr::Cast(_) | Expr::TryCast(_) => true,
+            Expr::Literal(value, _) => value.is_null(),
+            _ => false,
+        };
+        for expression in [condition, &otherwise] {
+            if expression.exists(|part| Ok(may_be_null(part)))? {
+                return Ok(false);
+            }
+        }
+        let otherwise = state.create_physical_expr(otherwise, &schema)?;
+        Ok(!self.kept(Some(&otherwise))?.contains(&true))
     }
 
     fn logged(&self) -> Result<FileStatistics<'_>> {
@@ -402,6 +437,29 @@ mod tests {
         let first = "at >= timestamp '2023-11-14 22:13:20.000600Z' and at < timestamp '2023-11-14 22:13:20.1Z'";
         assert_eq!(of(first).await, (1, 1));
         assert_eq!(of("at > timestamp '2023-11-14 22:13:20.6Z'").await, (1, 1));
+    }
+
+    #[tokio::test]
+    async fn what_the_log_shows_of_all_rows_is_true_of_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = table(&dir, &[7, 1_000_000, 30]).await;
+        let context = SessionContext::new();
+        for (condition, expected) in [
+            ("number >= 7", true),
+            ("number > 7", false),
+            ("number between 0 and 1000000", true),
+            ("number <> 8 or number < 0", false),
+            ("number in (7, 30)", false),
+            ("not (number < 7 or number > 2000000)", true),
+            ("cast(number as varchar) >= ''", false),
+            // Of times the log has the milliseconds.
+            ("at < timestamp '1970-01-01 00:00:02Z'", true),
+            ("at <= timestamp '1970-01-01 00:00:01Z'", false),
+            ("number % 2 >= 0", false),
+        ] {
+            let parsed = context.parse_sql_expr(condition, &DFSchema::try_from(table.schema()).unwrap()).unwrap();
+            assert_eq!(table.is_true_of_all(&context.state(), &parsed).unwrap(), expected, "{condition}");
+        }
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::{Expr, Limit, LogicalPlan, LogicalPlanBuilder, lit};
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, execute_stream};
 use datafusion::sql::parser::Statement as Parsed;
 
 use crate::dialect;
@@ -123,6 +123,19 @@ impl Question {
     /// The columns of the answer.
     pub fn schema(&self) -> SchemaRef {
         self.plan.schema()
+    }
+
+    /// In how many parts the answer comes, which may be read at the same time. One that is sorted has one.
+    pub(crate) fn parts(&self) -> usize {
+        self.plan.output_partitioning().partition_count()
+    }
+
+    /// Begins a part of the answer. The answer has ended when all of them have, and the question is gone.
+    ///
+    /// # Errors
+    /// Where it cannot begin.
+    pub(crate) fn part(&self, part: usize) -> Result<SendableRecordBatchStream, QueryError> {
+        Ok(self.plan.execute(part, self.task.clone())?)
     }
 
     /// Begins to answer. No more is worked out than what is taken from the stream; dropping it ends the work.

@@ -35,9 +35,13 @@ const PATHS: [&str; 9] = [
 ];
 
 fn engine(installation: &Installation) -> Result<Engine> {
+    engine_with(installation, &[CLEAR, BANGKOK, MASKED, BOUND, LIMITED])
+}
+
+fn engine_with(installation: &Installation, policies: &[&str]) -> Result<Engine> {
     let of_demo = datasets::ALL.iter().map(|name| datasets::queried(datasets::spec(name, None)?));
     let datasets = of_demo.collect::<Result<Vec<_>>>()?;
-    let files = [CLEAR, BANGKOK, MASKED, BOUND, LIMITED].map(|text| ("policies/a.toml".to_owned(), text.to_owned()));
+    let files: Vec<_> = policies.iter().map(|text| ("policies/a.toml".to_owned(), (*text).to_owned())).collect();
     let policies = Policies::read(&files, &datasets, &PseudonymKey::new(vec![7; 32]));
     let policies = policies.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?;
     let lake = Lake::open(&installation.data_dir().join("lake").to_string_lossy(), &BTreeMap::new())?;
@@ -81,6 +85,7 @@ pub fn each_role_sees_what_it_may_on_each_path() -> Result<()> {
             let path = path.replace("{changes}", &newest);
             each_role(&engine, &system, &path).await?;
         }
+        conditions(&installation, &system).await?;
         what_is_not_granted(&engine, &system).await?;
         purposes(&engine).await?;
         limits(&engine).await?;
@@ -162,6 +167,33 @@ async fn each_role(engine: &Engine, system: &Session, path: &str) -> Result<()> 
             .flatten()
             .all(|name| name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit()))
     );
+    Ok(())
+}
+
+/// Whatever the condition of a policy is, also one that is true of all rows: what it is null for is hidden.
+async fn conditions(installation: &Installation, system: &Session) -> Result<()> {
+    for condition in [
+        "code >= '0'",
+        "code not in ('10', 'x')",
+        "level <> 'x'",
+        "not (code < '0')",
+        "code <> 'x' and code like '%'",
+        "parent_code >= ''",
+        "abolished_on < date '9999-01-01'",
+        "abolished_on >= date '1000-01-01' or code >= '0'",
+        "code not in ('x', null)",
+        "code > null or code >= '0'",
+        "level <> 'province' or code < 'a'",
+    ] {
+        let policy = format!("role = \"some\"\n[[grant]]\ndatasets = [\"dopa.*\"]\nrows = \"{condition}\"");
+        let engine = engine_with(installation, &[&policy])?;
+        for path in [PATHS[0], PATHS[3], PATHS[5]] {
+            let seen = ask(&session(&engine, &["some"])?, &format!("select count(*), max(code) from {path}")).await?;
+            let sql = format!("select count(*), max(code) from {path} where {condition}");
+            let expected = ask(system, &sql).await?;
+            ensure!(seen == expected, "{condition} on {path}: {seen:?} instead of {expected:?}");
+        }
+    }
     Ok(())
 }
 

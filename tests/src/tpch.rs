@@ -20,7 +20,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use ruam_event::change::{Columns, Row, Value};
 use ruam_event::{Change, ChangeEvent, DatasetSpec, Position};
 use ruam_lake::{Lake, LiveFiles, TableKind, TableName};
-use ruam_query::{Engine, EngineSettings, Policies, QueryDataset};
+use ruam_query::{Caller, Engine, EngineSettings, Policies, PseudonymKey, QueryDataset, Session};
 use ruam_transform::{Transform, reject};
 use tokio::runtime::Runtime;
 use tpchgen::generators::{
@@ -53,6 +53,9 @@ const TABLES: [(&str, &[&str]); 8] = [
     ("orders", &["o_orderkey"]),
     ("lineitem", &["l_orderkey", "l_linenumber"]),
 ];
+
+/// Somebody who does not see all.
+const ANALYST: &str = "analyst";
 
 /// How many questions there are.
 pub const QUESTIONS: usize = 22;
@@ -208,12 +211,35 @@ impl Tpch {
         Ok((installation, up))
     }
 
-    /// An engine over the tables.
+    /// A session over the tables, for somebody who sees all.
     ///
     /// # Errors
     /// Where it cannot be set up.
-    pub fn engine(&self, settings: EngineSettings) -> Result<Engine> {
-        Ok(Engine::new(self.lake.clone(), self.datasets.clone(), Policies::default(), settings)?)
+    pub fn session(&self, settings: EngineSettings) -> Result<Session> {
+        let engine = Engine::new(self.lake.clone(), self.datasets.clone(), Policies::default(), settings)?;
+        Ok(engine.session(Caller::system("bench"))?)
+    }
+
+    /// The same, for somebody in the role of an analyst: of each table they see the rows that a condition lets
+    /// pass, which are all, and not its comments.
+    ///
+    /// # Errors
+    /// Where it cannot be set up.
+    pub fn guarded(&self, settings: EngineSettings) -> Result<Session> {
+        let mut text = format!("role = \"{ANALYST}\"\n");
+        for (table, key) in TABLES {
+            let (key, prefix) = (key[0], key[0].split('_').next().unwrap_or_default());
+            text.push_str(&format!("[[grant]]\ndatasets = [\"tpch.{table}\"]\nrows = \"{key} >= 0\"\n"));
+            // The comments of others are asked for by questions 10, 13 and 16.
+            if matches!(table, "lineitem" | "part" | "partsupp" | "nation" | "region") {
+                text.push_str(&format!("masks = [{{ column = \"{prefix}_comment\", with = \"null\" }}]\n"));
+            }
+        }
+        let files = [("policies/analyst.toml".to_owned(), text)];
+        let policies = Policies::read(&files, &self.datasets, &PseudonymKey::new(vec![7; 32]));
+        let policies = policies.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?;
+        let engine = Engine::new(self.lake.clone(), self.datasets.clone(), policies, settings)?;
+        Ok(engine.session(Caller::new(ANALYST, [ANALYST.to_owned()], "bench"))?)
     }
 
     /// The files of each table.
@@ -262,12 +288,12 @@ fn fill(folder: &Path, scale: f64, specs: &[(String, String)]) -> Result<()> {
     installation.succeed(&["maintain"]).map(drop)
 }
 
-/// The answer of an engine.
+/// An answer.
 ///
 /// # Errors
-/// Where it has none.
-pub async fn ask(engine: &Engine, question: &str) -> Result<Vec<RecordBatch>> {
-    Ok(engine.query(question).await?.try_collect().await?)
+/// Where there is none.
+pub async fn ask(session: &Session, question: &str) -> Result<Vec<RecordBatch>> {
+    Ok(session.query(question).await?.try_collect().await?)
 }
 
 /// DuckDB in a process of its own, with the files of the tables as views of the same names.

@@ -65,7 +65,7 @@ impl Service {
     /// answered for whoever brings it.
     async fn about(&self, asked: &impl ProstMessageExt, schema: SchemaRef, request: Request<FlightDescriptor>) -> Info {
         self.clients.of(&request).await?;
-        Ok(Response::new(info(&schema, asked, request.into_inner())?))
+        Ok(Response::new(info(&schema, std::slice::from_ref(asked), request.into_inner())?))
     }
 
     /// The prepared statement of a name, which is the client's own.

@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 
+use arrow::array::RecordBatch;
+use arrow_flight::decode::FlightRecordBatchStream;
+use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::{
     ActionCreatePreparedStatementRequest, CommandGetTables, CommandPreparedStatementQuery, CommandStatementQuery,
@@ -84,6 +87,25 @@ async fn a_ticket_answers_once_and_its_client_alone() {
 }
 
 #[tokio::test]
+async fn the_parts_of_an_answer_are_read_at_the_same_time() {
+    let (_folder, service) = service(None);
+    let query = "select value % 7, count(*) from generate_series(1, 100000) group by 1".to_owned();
+    let asked = descriptor(&CommandStatementQuery { query, transaction_id: None });
+    let info = service.get_flight_info(call(asked, "a", None)).await.unwrap().into_inner();
+    let tickets: Vec<_> = info.endpoint.into_iter().filter_map(|endpoint| endpoint.ticket).collect();
+    let part = async |ticket: Ticket| {
+        let messages = service.do_get(call(ticket, "a", None)).await.unwrap().into_inner();
+        let batches = FlightRecordBatchStream::new_from_flight_data(messages.map_err(FlightError::from));
+        batches.try_collect::<Vec<_>>().await.unwrap().iter().map(RecordBatch::num_rows).sum::<usize>()
+    };
+    let rows = futures::future::join_all(tickets.iter().cloned().map(part)).await;
+    assert_eq!(rows.iter().sum::<usize>(), 7, "{rows:?}");
+    for ticket in tickets {
+        assert_eq!(redeem(&service, ticket, "a", None).await.unwrap_err().code(), Code::NotFound);
+    }
+}
+
+#[tokio::test]
 async fn a_client_is_who_signs_in_whatever_the_connection() {
     let (_folder, service) = service(Some(Arc::new(ByName)));
     let (a, b) = (Some("Bearer is-a"), Some("Bearer is-b"));
@@ -145,8 +167,8 @@ proptest! {
                 2 => CommandPreparedStatementQuery { prepared_statement_handle: bytes.into() }.as_any().encode_to_vec(),
                 _ => {
                     // One of the last bytes, which are the handle: what is before them, protobuf may skip.
-                    let handle = given.len() - 32;
-                    let at = handle + change.0.index(32);
+                    let handle = given.len() - 34;
+                    let at = handle + change.0.index(34);
                     given[at] ^= change.1;
                     given
                 }

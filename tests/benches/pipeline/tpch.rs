@@ -14,6 +14,8 @@ const MEMORY: usize = 4 << 30;
 /// The times of one question.
 pub struct Asked {
     pub ours: Duration,
+    /// Ours, for somebody who sees by policies.
+    pub guarded: Duration,
     pub theirs: Duration,
 }
 
@@ -22,6 +24,17 @@ impl Asked {
     pub fn ratio(&self) -> f64 {
         self.ours.as_secs_f64() / self.theirs.as_secs_f64()
     }
+
+    /// With policies, as a part of ours without.
+    pub fn cost(&self) -> f64 {
+        self.guarded.as_secs_f64() / self.ours.as_secs_f64()
+    }
+}
+
+/// The geometric mean.
+pub fn mean(ratios: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let count = ratios.len() as f64;
+    (ratios.map(f64::ln).sum::<f64>() / count).exp()
 }
 
 /// How large the tables are; of 1, they have 8.7 million rows together.
@@ -37,20 +50,24 @@ pub fn measure(threads: usize) -> Result<Vec<Asked>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let tpch = Tpch::kept(scale()?)?;
     runtime.block_on(async {
-        let engine = tpch.engine(EngineSettings { memory: MEMORY })?;
+        let session = tpch.session(EngineSettings { memory: MEMORY })?;
+        let guarded = tpch.guarded(EngineSettings { memory: MEMORY })?;
         let mut peer = DuckDb::start(&tpch, threads, MEMORY).await?;
         let mut asked = Vec::new();
         for number in 1..=QUESTIONS {
             let question = tpch::question(number)?;
-            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            let (mut ours, mut by_policies, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
             for _ in 0..ROUNDS {
-                let begun = Instant::now();
-                let answer = tpch::ask(&engine, &question).await?;
-                ours.push(begun.elapsed());
                 theirs.push(peer.ask(&question)?);
-                tpch::check_same(&answer, &peer.answer()?).with_context(|| format!("question {number}"))?;
+                let expected = peer.answer()?;
+                for (session, times) in [(&session, &mut ours), (&guarded, &mut by_policies)] {
+                    let begun = Instant::now();
+                    let answer = tpch::ask(session, &question).await?;
+                    times.push(begun.elapsed());
+                    tpch::check_same(&answer, &expected).with_context(|| format!("question {number}"))?;
+                }
             }
-            asked.push(Asked { ours: median(ours), theirs: median(theirs) });
+            asked.push(Asked { ours: median(ours), guarded: median(by_policies), theirs: median(theirs) });
         }
         Ok(asked)
     })
