@@ -26,10 +26,11 @@ type Ask = Box<dyn FnMut(&str) -> Answer + Send>;
 type Way = fn(&Asked) -> Result<Ask>;
 
 /// The ways in.
-const WAYS: [(&str, Way); 3] = [
+const WAYS: [(&str, Way); 4] = [
     ("in process", ways::in_process),
     ("by PostgreSQL's simple protocol", ways::simple),
     ("by PostgreSQL's extended protocol", ways::extended),
+    ("by Arrow Flight SQL", ways::flight),
 ];
 
 /// What is wrong with a statement, as whoever asked is told.

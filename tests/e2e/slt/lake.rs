@@ -9,7 +9,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use ruam_tests::broker::log_at;
 use ruam_tests::{Broker, Installation, Process, datasets};
 
-use crate::server::address;
+use crate::server::{address, address_of};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -53,6 +53,7 @@ columns = [
 pub(super) struct Asked {
     pub installation: Installation,
     pub port: String,
+    pub flight: String,
     up: Process,
 }
 
@@ -67,7 +68,8 @@ impl Asked {
 
 /// Starts an installation, and fills its lake.
 pub(super) fn build() -> Result<Asked> {
-    let installation = Installation::empty(Broker::Embedded)?;
+    let mut installation = Installation::empty(Broker::Embedded)?;
+    installation.set("flight = \"127.0.0.1:0\"\n")?;
     installation.write_spec(AREAS, &areas_spec()?)?;
     installation.write_spec(PLOTS, SPEC)?;
     let mut up = installation.start(&["up"])?;
@@ -75,6 +77,7 @@ pub(super) fn build() -> Result<Asked> {
     let log = line.split("127.0.0.1:").nth(1).context("an address")?;
     let log = format!("127.0.0.1:{}", log.split(|c: char| !c.is_ascii_digit()).next().context("a port")?);
     let port = address(&mut up)?;
+    let flight = address_of(&mut up, "Arrow Flight SQL")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &log).create()?;
     for topic in [AREAS_TOPIC, "plots"] {
@@ -93,7 +96,7 @@ pub(super) fn build() -> Result<Asked> {
         up.run_until(|| has(arrived, number + 1), PATIENCE)?;
     }
     up.run_until(|| has("select count(*) from dopa.administrative_area__changes", areas.len()), PATIENCE)?;
-    Ok(Asked { installation, port, up })
+    Ok(Asked { installation, port, flight, up })
 }
 
 /// What is told of plots, each on a day of 2024 of its own.

@@ -8,6 +8,8 @@ use anyhow::{Context, Result, bail};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
 use arrow::util::display::array_value_to_string;
+use arrow_flight::error::FlightError;
+use arrow_flight::sql::client::FlightSqlServiceClient;
 use futures::TryStreamExt;
 use ruam_event::DatasetSpec;
 use ruam_lake::Lake;
@@ -16,6 +18,7 @@ use ruam_tests::datasets;
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, NoTls, Row, SimpleQueryMessage};
+use tonic::transport::{Channel, Endpoint};
 
 use super::lake::{AREAS, Asked, PLOTS, SPEC, areas_spec};
 use super::{Answer, Ask, Wrong};
@@ -38,10 +41,14 @@ pub(super) fn in_process(asked: &Asked) -> Result<Ask> {
         runtime.block_on(async {
             let stream = engine.query(sql).await.map_err(|error| Wrong(error.to_string()))?;
             let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(|error| Wrong(error.to_string()))?;
-            let rows = batches.iter().map(rows_of).collect::<Result<Vec<_>>>();
-            Ok(rows.map_err(|error| Wrong(format!("{error:#}")))?.concat())
+            rows_of_all(&batches)
         })
     }))
+}
+
+fn rows_of_all(batches: &[RecordBatch]) -> Answer {
+    let rows = batches.iter().map(rows_of).collect::<Result<Vec<_>>>();
+    Ok(rows.map_err(|error| Wrong(format!("{error:#}")))?.concat())
 }
 
 fn rows_of(batch: &RecordBatch) -> Result<Vec<Vec<Option<String>>>> {
@@ -49,7 +56,7 @@ fn rows_of(batch: &RecordBatch) -> Result<Vec<Vec<Option<String>>>> {
         Ok(match column.data_type() {
             _ if column.is_null(row) => None,
             DataType::Boolean => Some(boolean(column.as_boolean().value(row))),
-            DataType::Utf8 | DataType::Utf8View | DataType::Int32 | DataType::Int64 => {
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Int32 | DataType::Int64 => {
                 Some(array_value_to_string(column, row)?)
             }
             other => bail!("a file casts {other} to text"),
@@ -106,4 +113,28 @@ fn value(row: &Row, at: usize) -> Result<Option<String>> {
         Type::TEXT | Type::VARCHAR => row.try_get(at)?,
         ref other => bail!("a file casts {other} to text"),
     })
+}
+
+/// Arrow Flight SQL: a ticket for each statement, and for that the batches of its answer.
+pub(super) fn flight(asked: &Asked) -> Result<Ask> {
+    let runtime = runtime()?;
+    let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", asked.flight))?;
+    let mut client = FlightSqlServiceClient::new(runtime.block_on(endpoint.connect())?);
+    Ok(Box::new(move |sql| {
+        let batches = runtime.block_on(batches(&mut client, sql)).map_err(|error| match error {
+            FlightError::Tonic(status) => Wrong(status.message().to_owned()),
+            error => Wrong(error.to_string()),
+        });
+        rows_of_all(&batches?)
+    }))
+}
+
+async fn batches(client: &mut FlightSqlServiceClient<Channel>, sql: &str) -> Result<Vec<RecordBatch>, FlightError> {
+    let mut batches = Vec::new();
+    for ticket in
+        client.execute(sql.to_owned(), None).await?.endpoint.into_iter().filter_map(|endpoint| endpoint.ticket)
+    {
+        batches.extend(client.do_get(ticket).await?.try_collect::<Vec<_>>().await?);
+    }
+    Ok(batches)
 }
