@@ -16,7 +16,7 @@ use datafusion_postgres::datafusion_pg_catalog::pg_catalog::{PgCatalogSchemaProv
 use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
 use datafusion_postgres::pgwire::api::{ConnectionManager, RandomPidSecretKeyGenerator};
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError};
-use datafusion_postgres::pgwire::tokio::{TlsAcceptor, process_socket};
+use datafusion_postgres::pgwire::tokio::TlsAcceptor;
 use ruam_identity::{Authenticator, ServerConfig};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -30,6 +30,8 @@ use crate::session::Session;
 
 mod connection;
 mod errors;
+mod fetch;
+mod messages;
 mod portal;
 mod queries;
 mod read_only;
@@ -134,7 +136,7 @@ impl PgServer {
             tokio::spawn(async move {
                 let _place = place;
                 tokio::select! {
-                    ended = process_socket(socket, tls, connection) => {
+                    ended = connection.serve(socket, tls) => {
                         if let Err(error) = ended.or_else(closed) {
                             tracing::debug!(%peer, %error, "a SQL connection ended");
                         }

@@ -13,6 +13,7 @@ pub mod kafka;
 pub mod model;
 pub mod process;
 pub mod s3;
+pub mod strangers;
 pub mod tables;
 pub mod tpch;
 

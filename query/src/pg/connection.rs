@@ -1,54 +1,114 @@
 //! One client's connection, from sign-in to its end.
 //!
-//! Guaranteed: nothing is answered before the client has signed in.
+//! What passes through: messages, one by one, each to what it is for. Guaranteed: nothing is answered before the
+//! client has signed in, which has to be soon. A message that is none, or an error before sign-in, is the end.
 
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use datafusion_postgres::pgwire::api::auth::StartupHandler;
-use datafusion_postgres::pgwire::api::cancel::{CancelHandler, DefaultCancelHandler};
-use datafusion_postgres::pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
-use datafusion_postgres::pgwire::api::{ErrorHandler, PgWireServerHandlers};
+use datafusion_postgres::pgwire::api::cancel::DefaultCancelHandler;
+use datafusion_postgres::pgwire::api::stmt::QueryParser;
+use datafusion_postgres::pgwire::api::{ClientInfo, ErrorHandler, NoopHandler, PgWireConnectionState};
+use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError};
+use datafusion_postgres::pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
+use datafusion_postgres::pgwire::tokio::TlsAcceptor;
+use datafusion_postgres::pgwire::tokio::server::{
+    MaybeTls, PgWireMessageServerCodec, negotiate_tls, process_error, process_message,
+};
+use futures::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::codec::{Framed, FramedParts};
 
 use super::Shared;
 use super::errors::Errors;
-use super::queries::Queries;
+use super::messages::Messages;
+use super::queries::{Queries, Statements};
 use super::sign_in::SignIn;
+
+/// How long a client may take to sign in.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PROTOCOL_VIOLATION: &str = "08P01";
+
+type Socket = Framed<Messages<MaybeTls>, PgWireMessageServerCodec<<Statements as QueryParser>::Statement>>;
 
 /// A connection.
 pub(super) struct Connection {
     sign_in: Arc<SignIn>,
     queries: Arc<Queries>,
     cancel: Arc<DefaultCancelHandler>,
-    errors: Arc<Errors>,
+    errors: Errors,
 }
 
 impl Connection {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let queries = Arc::new(Queries::new());
         let cancel = Arc::new(DefaultCancelHandler::new(shared.connections.clone()));
-        let errors = Arc::new(Errors::new(queries.signed_in()));
+        let errors = Errors::new(queries.signed_in());
         Self { sign_in: Arc::new(SignIn::new(shared, queries.clone())), queries, cancel, errors }
+    }
+
+    /// Answers until the client leaves, or has to.
+    ///
+    /// # Errors
+    /// Where the connection breaks, or the client does not sign in in time.
+    pub(super) async fn serve(self, socket: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let Some(socket) = timeout_at(deadline, negotiate_tls(socket, tls)).await?? else { return Ok(()) };
+        let parts = socket.into_parts();
+        if parts.codec.client_info.is_secure() && !parts.read_buf.is_empty() {
+            // It came in clear, from whoever was between (CVE-2021-23214 of PostgreSQL).
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "something came before encryption began"));
+        }
+        let messages = Messages::new(parts.io, parts.read_buf);
+        let mut socket: Socket = Framed::from_parts(FramedParts::new(messages, parts.codec));
+        loop {
+            let is_in = !matches!(
+                socket.state(),
+                PgWireConnectionState::AwaitingStartup | PgWireConnectionState::AuthenticationInProgress
+            );
+            let message = if is_in {
+                socket.get_mut().admit();
+                socket.next().await
+            } else {
+                timeout_at(deadline, socket.next()).await?
+            };
+            let message = match message {
+                None | Some(Ok(PgWireFrontendMessage::Terminate(_))) => return Ok(()),
+                Some(Ok(message)) => message,
+                Some(Err(PgWireError::IoError(error))) if error.kind() != io::ErrorKind::InvalidData => {
+                    return Err(error);
+                }
+                Some(Err(error)) => return end(socket, PROTOCOL_VIOLATION, error.to_string()).await,
+            };
+            let is_last = matches!(message, PgWireFrontendMessage::CancelRequest(_));
+            let is_extended = match socket.state() {
+                PgWireConnectionState::CopyInProgress(is_extended) => is_extended,
+                _ => message.is_extended_query(),
+            };
+            let (sign_in, queries, cancel) = (self.sign_in.clone(), self.queries.clone(), self.cancel.clone());
+            let done =
+                process_message(message, &mut socket, sign_in, queries.clone(), queries, Arc::new(NoopHandler), cancel);
+            match done.await {
+                Ok(()) if is_last => return Ok(()),
+                Ok(()) => {}
+                Err(mut error) => {
+                    self.errors.on_error(&socket, &mut error);
+                    let error = ErrorInfo::from(error);
+                    if !is_in || error.is_fatal() {
+                        return end(socket, &error.code, error.message).await;
+                    }
+                    process_error(&mut socket, PgWireError::UserError(Box::new(error)), is_extended).await?;
+                }
+            }
+        }
     }
 }
 
-impl PgWireServerHandlers for Connection {
-    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
-        self.queries.clone()
-    }
-
-    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
-        self.queries.clone()
-    }
-
-    fn startup_handler(&self) -> Arc<impl StartupHandler> {
-        self.sign_in.clone()
-    }
-
-    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
-        self.cancel.clone()
-    }
-
-    fn error_handler(&self) -> Arc<impl ErrorHandler> {
-        self.errors.clone()
-    }
+/// Tells the client why this is the end.
+async fn end(mut socket: Socket, code: &str, message: String) -> io::Result<()> {
+    let info = ErrorInfo::new("FATAL".to_owned(), code.to_owned(), message);
+    socket.send(PgWireBackendMessage::ErrorResponse(info.into())).await?;
+    socket.close().await
 }

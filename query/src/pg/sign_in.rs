@@ -31,6 +31,8 @@ use ruam_identity::{Authenticator, Credentials, Principal, Scope, ScramProof, Si
 use tokio::sync::Mutex;
 
 use super::Shared;
+use super::fetch::Fetch;
+use super::messages::is_first_of_sasl;
 use super::queries::{Queries, StillIn};
 use super::read_only::ReadOnly;
 use super::savepoints::Savepoints;
@@ -83,6 +85,10 @@ impl SignIn {
                 who.authenticate(&credentials, from).await.map_err(|error| refused(&error))?
             }
             Awaited::Scram => {
+                // What is not well-formed, pgwire does not read but panic at.
+                if !matches!(&message, PasswordMessageFamily::Raw(body) if is_first_of_sasl(body)) {
+                    return Err(refused(&SignOnError::Refused));
+                }
                 let first = message.into_sasl_initial_response()?;
                 if first.auth_method != SCRAM {
                     return Err(PgWireError::UnsupportedSASLAuthMethod(first.auth_method));
@@ -123,6 +129,7 @@ impl SignIn {
             Arc::new(ReadOnly),
             Arc::new(Savepoints),
             Arc::new(Settings::new(session.clone())),
+            Arc::new(Fetch),
             Arc::new(CursorStatementHook),
             Arc::new(SetShowHook),
             Arc::new(TransactionStatementHook),
