@@ -22,6 +22,7 @@ mod sign_on;
 mod slt;
 mod sql;
 mod strangers;
+mod tls;
 mod tpch;
 mod verify;
 
@@ -176,10 +177,12 @@ fn tests() -> Vec<(String, Need, Test)> {
         ),
         ("sign_on::commands_say_who_may_sign_in", Need::Nothing, sign_on::commands_say_who_may_sign_in),
         ("sign_on::psql_signs_in", Need::Psql, sign_on::psql_signs_in),
+        ("sign_on::flight_signs_in", Need::Nothing, sign_on::flight_signs_in),
         ("sign_on::servers_that_others_reach_need_it", Need::Nothing, sign_on::servers_that_others_reach_need_it),
         ("strangers::by_postgres_are_told_nothing", Need::Nothing, strangers::by_postgres_are_told_nothing),
         ("strangers::no_row_has_room_before_it_comes", Need::Nothing, strangers::no_row_has_room_before_it_comes),
         ("strangers::by_flight_are_told_nothing", Need::Nothing, strangers::by_flight_are_told_nothing),
+        ("tls::each_way_in_is_encrypted", Need::Psql, tls::each_way_in_is_encrypted),
         ("house::arrows_run_downward", Need::Nothing, house::arrows_run_downward),
         ("house::the_top_level_is_the_given_one", Need::Nothing, house::the_top_level_is_the_given_one),
         ("house::the_readme_names_every_crate", Need::Nothing, house::the_readme_names_every_crate),

@@ -8,11 +8,14 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use arrow_flight::sql::client::FlightSqlServiceClient;
 use ruam_event::Secret;
 use ruam_identity::{Authenticator, Credentials, Principal, SignOnError};
 use ruam_tests::{Broker, Installation, Process};
+use tonic::transport::{Channel, Endpoint};
 
 use crate::server::{address, address_of};
+use crate::tls::{ask, is_unknown};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -294,4 +297,53 @@ fn account(installation: &Installation, port: &str, token: &str) -> Result<()> {
     std::fs::write(&files[0], without_end[..without_end.len() - 2].join("\n") + "\n")?;
     installation.succeed(&["audit", "verify"])?;
     says(&installation.refuse(&["audit", "verify", "--head", &head])?, &["its end has been cut off"])
+}
+
+/// Who shakes hands by Flight SQL has a token from then on, and what is revoked ends with the next question.
+pub fn flight_signs_in() -> Result<()> {
+    let mut installation = Installation::new(Broker::Embedded)?;
+    installation.set("flight = \"127.0.0.1:0\"\n[sign_on]\nlocal_users = true\ntokens = true\n")?;
+    let add = ["user", "add", "somchai", "--role", "analyst", "--password-stdin"];
+    let (done, said) = with_input(&installation, &add, PASSWORD)?;
+    ensure!(done, "{said}");
+    let token = installation.succeed(&["token", "new", "dashboard", "--role", "analyst"])?;
+    let mut up = installation.start(&["up", "--only", "query"])?;
+    let address = format!("http://127.0.0.1:{}", address_of(&mut up, "Arrow Flight SQL")?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let connect =
+            async || anyhow::Ok(FlightSqlServiceClient::new(Endpoint::from_shared(address.clone())?.connect().await?));
+        let is_refused = async |client: &mut FlightSqlServiceClient<Channel>| match ask(client, "select 1").await {
+            Err(error) if is_unknown(&error) => Ok(()),
+            other => bail!("it should have been refused: {other:?}"),
+        };
+        let mut nobody = connect().await?;
+        is_refused(&mut nobody).await?;
+        for (user, password) in
+            [("somchai", "wrong"), ("somebody", PASSWORD), ("token", "ruam_wrong"), ("token", PASSWORD)]
+        {
+            let error = nobody.handshake(user, password).await.err().context("an error")?.to_string();
+            ensure!(error.contains("sign-in failed") && !error.contains(PASSWORD), "{error}");
+            is_refused(&mut nobody).await?;
+        }
+        let (mut somchai, mut dashboard) = (connect().await?, connect().await?);
+        somchai.handshake("somchai", PASSWORD).await?;
+        let given = somchai.token().context("a token")?.clone();
+        ensure!(!given.contains(PASSWORD) && given.len() >= 32, "{given}");
+        dashboard.set_token(token.trim().to_owned());
+        for client in [&mut somchai, &mut dashboard] {
+            let answer = ask(client, "select 6 * 7 as answer").await?;
+            ensure!(answer.contains("| 42 "), "{answer}");
+        }
+        installation.succeed(&["token", "revoke", &token[5..17]])?;
+        is_refused(&mut dashboard).await?;
+        ask(&mut somchai, "select 1").await?;
+        installation.succeed(&["user", "remove", "somchai"])?;
+        is_refused(&mut somchai).await?;
+        anyhow::Ok(())
+    })?;
+    let (status, said) = up.interrupt(PATIENCE)?;
+    ensure!(status.success(), "{said}");
+    ensure!(!said.contains(PASSWORD) && !said.contains(token.trim()), "the log holds a secret: {said}");
+    Ok(())
 }
