@@ -79,6 +79,8 @@ pub(crate) struct QuerySection {
     pub(crate) http: Option<SocketAddr>,
     /// The most memory of all queries together, in MB.
     pub(crate) memory_mb: usize,
+    /// The most that queries put on disk for want of memory, in MB; it lies in the data directory.
+    pub(crate) spill_mb: u64,
 }
 
 /// Workers.
@@ -147,7 +149,13 @@ impl Default for LogSection {
 
 impl Default for QuerySection {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 5433)), flight: None, http: None, memory_mb: 1024 }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 5433)),
+            flight: None,
+            http: None,
+            memory_mb: 1024,
+            spill_mb: 20 << 10,
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //!   log/                the embedded broker's records
 //!   lake/               the tables, where the lake is a lake of files
 //!   extracts/           what was published
+//!   spill/<process>/    what queries have no memory for; it goes with the process, or when the next begins
 //!   access/             who may sign in: users.toml, tokens.toml
 //!   run/<part>.lock     locked by the process that does a part of the work
 //!   run/<part>.json     who that is, and where it listens
@@ -170,6 +171,11 @@ impl DataDir {
     /// Where the account of what was asked lies.
     pub(crate) fn audit(&self) -> PathBuf {
         self.path.join("audit")
+    }
+
+    /// Where queries put what does not fit into memory.
+    pub(crate) fn spill(&self) -> PathBuf {
+        self.path.join("spill")
     }
 
     /// The secret that pseudonyms are made with.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use ruam_lake::Lake;
 use ruam_log::embedded::{EmbeddedBroker, EmbeddedSettings};
 use ruam_log::{Log, LogSettings};
-use ruam_query::{AuditLog, Engine, EngineSettings, QueryDataset};
+use ruam_query::{AuditLog, Engine, EngineSettings, QueryDataset, SpillSettings};
 
 use crate::config::{DEFAULT_FILE, Settings};
 use crate::data_dir::{DataDir, DataDirError, Part, PartLock};
@@ -174,7 +174,9 @@ impl Deployment {
     /// # Errors
     /// Where it cannot be set up.
     pub(crate) fn engine(&self) -> Result<Engine> {
-        let settings = EngineSettings { memory: self.settings.query.memory_mb << 20 };
+        let query = &self.settings.query;
+        let spill = SpillSettings { folder: self.data_dir.spill(), bytes: query.spill_mb << 20 };
+        let settings = EngineSettings { memory: query.memory_mb << 20, spill: Some(spill) };
         let (datasets, key) = (self.query_datasets(), policies::key(&self.data_dir.pseudonym_key())?);
         let folder = policies::folder(self.settings.policies.as_deref(), &self.datasets.place);
         let policies = policies::load(folder.as_deref(), &datasets, &key)?;

@@ -1,16 +1,18 @@
 //! An answer on its way: accounted for, and within its limits.
 //!
 //! What passes through: the plan of a question, as the last step before it is carried out, into the same with
-//! its beginning and end in the audit, within the time and rows that whoever asks may use. All ways in pass
-//! here, since all plans do.
+//! its beginning and end in the audit, within the time, rows, memory and reading that whoever asks may use. All
+//! ways in pass here, since all plans do.
 //!
 //! Guaranteed: an answer whose beginning cannot be written into the audit is not given. However an answer ends,
-//! also where whoever asked hangs up, its end is written.
+//! also where whoever asked hangs up, its end is written. Of somebody's answers those that wait begin in the
+//! order in which they were asked for, and nobody waits for the answers of others: those share the processors
+//! by turns anyway, and an answer lasts for as long as its client takes to fetch it.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
@@ -28,7 +30,9 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
 use crate::audit::{AuditLog, Event, Record};
 use crate::error::{QueryError, external};
+use crate::memory;
 use crate::policy::Limits;
+use crate::reading::Reading;
 
 /// Whose turn it is, of the answers of each person.
 #[derive(Debug, Default)]
@@ -44,17 +48,29 @@ impl Turns {
     }
 }
 
+/// Within what an answer is given.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    pub limits: Limits,
+    /// The time that the client itself allows.
+    pub timeout: Option<Duration>,
+    /// What it reads of files, where that has a limit.
+    pub reading: Option<Arc<Reading>>,
+}
+
 /// One answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     log: Option<Arc<AuditLog>>,
     record: Record,
-    limits: Limits,
+    terms: Terms,
     /// The time that it may take.
     within: Option<Duration>,
     begun: Instant,
     places: Option<Arc<Semaphore>>,
     place: OnceCell<OwnedSemaphorePermit>,
+    /// What it is worked out with, where its memory has a limit.
+    bounded: OnceLock<Arc<TaskContext>>,
     rows: AtomicU64,
     bytes: AtomicU64,
     /// How many parts of it have come to their end, and whether one was broken off.
@@ -64,15 +80,14 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Begins an answer of so many parts. `allowed` is the time that the client itself allows.
+    /// Begins an answer of so many parts.
     ///
     /// # Errors
     /// Where that cannot be written into the audit.
     pub(crate) fn begin(
         log: Option<Arc<AuditLog>>,
         mut record: Record,
-        limits: Limits,
-        allowed: Option<Duration>,
+        terms: Terms,
         turns: &Turns,
         parts: usize,
     ) -> Result<Arc<Self>> {
@@ -81,15 +96,16 @@ impl Answer {
         if let Some(log) = &log {
             log.append(&record).map_err(external)?;
         }
-        let places = limits.concurrent.map(|concurrent| turns.of(&record.who, concurrent));
+        let places = terms.limits.concurrent.map(|concurrent| turns.of(&record.who, concurrent));
         Ok(Arc::new(Self {
             log,
             record,
-            limits,
-            within: [limits.seconds.map(Duration::from_secs), allowed].into_iter().flatten().min(),
+            within: [terms.limits.seconds.map(Duration::from_secs), terms.timeout].into_iter().flatten().min(),
+            terms,
             begun: Instant::now(),
             places,
             place: OnceCell::new(),
+            bounded: OnceLock::new(),
             rows: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             ended: AtomicU64::new(0),
@@ -98,18 +114,44 @@ impl Answer {
         }))
     }
 
-    /// Waits until it is this answer's turn.
-    async fn wait(&self) {
-        if let Some(places) = &self.places {
-            // The places are never closed.
-            let _ = self.place.get_or_try_init(|| places.clone().acquire_owned()).await;
+    /// Waits until it is this answer's turn, if that comes in time.
+    async fn wait(&self) -> Result<()> {
+        let Some(places) = &self.places else { return Ok(()) };
+        let turn = self.place.get_or_try_init(|| places.clone().acquire_owned());
+        // The places are never closed.
+        self.in_time(turn).await.map(drop)
+    }
+
+    /// What something comes to, if it does in time.
+    async fn in_time<T>(&self, coming: impl Future<Output = T>) -> Result<T> {
+        let Some(within) = self.within else { return Ok(coming.await) };
+        let left = within.saturating_sub(self.begun.elapsed());
+        tokio::time::timeout(left, coming).await.map_err(|_| external(QueryError::Late(within)))
+    }
+
+    /// What the answer is worked out with.
+    fn context(&self, given: Arc<TaskContext>) -> Arc<TaskContext> {
+        match self.terms.limits.memory_mb {
+            Some(most) => self.bounded.get_or_init(|| memory::bounded(&given, most)).clone(),
+            None => given,
+        }
+    }
+
+    /// An error, in the words of the limit that was reached.
+    fn told(&self, error: DataFusionError) -> DataFusionError {
+        if let Some(reached) = self.terms.reading.as_ref().and_then(|reading| reading.reached()) {
+            return external(QueryError::Limit(reached));
+        }
+        match error.find_root() {
+            DataFusionError::ResourcesExhausted(reached) => external(QueryError::Limit(reached.clone())),
+            _ => error,
         }
     }
 
     fn count(&self, batch: &RecordBatch) -> Result<()> {
         let rows = self.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed) + batch.num_rows() as u64;
         self.bytes.fetch_add(batch.get_array_memory_size() as u64, Ordering::Relaxed);
-        match self.limits.rows {
+        match self.terms.limits.rows {
             Some(most) if rows > most => Err(external(QueryError::Limit(format!(
                 "the answer has more than the {most} rows that you may have at a time. Ask for fewer, such as by limit"
             )))),
@@ -117,14 +159,13 @@ impl Answer {
         }
     }
 
-    /// The next batch, if it comes in time.
+    /// The next batch, if it comes within the limits.
     async fn next(&self, input: &mut SendableRecordBatchStream) -> Option<Result<RecordBatch>> {
-        let Some(within) = self.within else { return input.next().await };
-        let left = within.saturating_sub(self.begun.elapsed());
-        match tokio::time::timeout(left, input.next()).await {
-            Ok(next) => next,
-            Err(_) => Some(Err(external(QueryError::Late(within)))),
-        }
+        let next = match self.in_time(input.next()).await {
+            Ok(next) => next?,
+            Err(late) => return Some(Err(late)),
+        };
+        Some(next.map_err(|error| self.told(error)).and_then(|batch| self.count(&batch).map(|()| batch)))
     }
 }
 
@@ -220,19 +261,18 @@ impl ExecutionPlan for AnswerExec {
                 let mut input = match input {
                     Some(input) => input,
                     None => {
-                        answer.wait().await;
-                        match plan.execute(partition, context) {
+                        let turn = answer.wait().await;
+                        let begun = turn.and_then(|()| plan.execute(partition, answer.context(context)));
+                        match begun {
                             Ok(input) => input,
                             Err(error) => {
                                 answer.failed.store(true, Ordering::Relaxed);
-                                return Some((Err(error), (answer, None, true)));
+                                return Some((Err(answer.told(error)), (answer, None, true)));
                             }
                         }
                     }
                 };
-                let next = answer.next(&mut input).await;
-                let counted = next.map(|next| next.and_then(|batch| answer.count(&batch).map(|()| batch)));
-                match counted {
+                match answer.next(&mut input).await {
                     Some(Ok(batch)) => Some((Ok(batch), (answer, Some(input), false))),
                     Some(Err(error)) => {
                         answer.failed.store(true, Ordering::Relaxed);
@@ -254,3 +294,6 @@ impl DisplayAs for AnswerExec {
         write!(f, "AnswerExec")
     }
 }
+
+#[cfg(test)]
+mod tests;

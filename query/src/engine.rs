@@ -7,6 +7,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -21,10 +22,12 @@ use crate::describe_table::DescribeTable;
 use crate::error::QueryError;
 use crate::functions;
 use crate::like_escape::LikeEscape;
+use crate::memory;
 use crate::planner::Planner;
 use crate::policy::Policies;
 use crate::scope::Scope;
 use crate::session::{Asking, Session};
+use crate::spill::{Spill, SpillSettings};
 use crate::table_changes::TableChanges;
 use crate::tables::Tables;
 use crate::time_travel::TimeTravel;
@@ -43,16 +46,18 @@ pub struct QueryDataset {
 }
 
 /// Bounds of the engine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct EngineSettings {
     /// The most memory that all queries together may use, in bytes. What does not fit goes to disk,
     /// as far as the operation allows.
     pub memory: usize,
+    /// Where on disk that lies, and how much of it; none: where the system keeps what is temporary.
+    pub spill: Option<SpillSettings>,
 }
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self { memory: 1 << 30 }
+        Self { memory: 1 << 30, spill: None }
     }
 }
 
@@ -80,17 +85,27 @@ impl Engine {
     /// An engine over some datasets of a lake, which shows them to each caller as the policies have it.
     ///
     /// # Errors
-    /// Where DataFusion cannot be set up.
+    /// Where DataFusion cannot be set up, or there is no place on disk for what does not fit into memory.
     pub fn new(
         lake: Lake,
         datasets: Vec<Arc<QueryDataset>>,
         policies: Policies,
         settings: EngineSettings,
     ) -> Result<Self, QueryError> {
-        let runtime = RuntimeEnvBuilder::new().with_memory_limit(settings.memory, 1.0).build_arc()?;
+        let mut runtime = RuntimeEnvBuilder::new().with_memory_pool(memory::of_all(settings.memory));
+        let mut config = config();
+        if let Some(SpillSettings { folder, bytes }) = &settings.spill {
+            let spill = Spill::begin(folder).map_err(|source| QueryError::Spill { folder: folder.clone(), source })?;
+            let mode = DiskManagerMode::Directories(vec![spill.folder().to_owned()]);
+            let disk = DiskManagerBuilder::default().with_mode(mode).with_max_temp_directory_size(*bytes);
+            runtime = runtime.with_disk_manager_builder(disk);
+            // It stays for as long as a session does.
+            config = config.with_extension(Arc::new(spill));
+        }
+        let runtime = runtime.build_arc()?;
         let (url, store) = lake.object_store();
         runtime.register_object_store(&base_of(url), store);
-        let base = SessionContext::new_with_config_rt(config(), runtime);
+        let base = SessionContext::new_with_config_rt(config, runtime);
         functions::register(&base);
         base.add_analyzer_rule(Arc::new(LikeEscape));
         let tables = Arc::new(Tables::new(lake.clone(), false));

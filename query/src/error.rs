@@ -1,5 +1,6 @@
 //! What can go wrong with a question, and what to do about it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use datafusion::error::DataFusionError;
@@ -79,6 +80,14 @@ pub enum QueryError {
     /// The lake does not answer.
     #[error(transparent)]
     Lake(#[from] LakeError),
+    /// There is no place for what does not fit into memory.
+    #[error("cannot keep in {folder} what does not fit into memory: {source}. Give this user the right to write there")]
+    Spill {
+        /// The folder.
+        folder: PathBuf,
+        /// What happened.
+        source: std::io::Error,
+    },
     /// A result could not be written.
     #[error("cannot write the result to {place}: {source}")]
     Output {
@@ -130,7 +139,7 @@ impl QueryError {
             Self::Limit(_) | Self::Late(_) => Fault::Resources,
             Self::Purpose { .. } | Self::Hidden(_) | Self::Setting(_) => Fault::Permission,
             Self::Call { .. } | Self::Zone | Self::Parameters { .. } | Self::Parameter { .. } => Fault::Statement,
-            Self::Lake(_) | Self::Output { .. } | Self::Format { .. } => Fault::Server,
+            Self::Lake(_) | Self::Spill { .. } | Self::Output { .. } | Self::Format { .. } => Fault::Server,
         }
     }
 

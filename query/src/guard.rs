@@ -44,32 +44,39 @@ use crate::session::Purpose;
 /// A table as somebody sees it.
 #[derive(Debug)]
 pub(crate) struct Guarded {
-    name: String,
+    about: About,
     table: Arc<dyn TableProvider>,
     sight: Sight,
     /// The purpose that the sight was given for, and the one that is stated now.
     given_for: Option<String>,
     purpose: Arc<Purpose>,
-    /// The columns with numbers of citizens.
-    persons: Vec<String>,
     schema: SchemaRef,
 }
 
+/// What is declared of a table.
+#[derive(Debug, Default)]
+pub(crate) struct About {
+    /// Its name with its agency's, for errors and the audit.
+    pub name: String,
+    /// The columns with numbers of citizens.
+    pub persons: Vec<String>,
+    /// The columns that its files are sorted by.
+    pub sorted_by: Vec<String>,
+}
+
 impl Guarded {
-    /// A table as a sight of it shows it; one that is given for a purpose, for as long as that is stated. `name`
-    /// is for errors and the audit, as are the columns with numbers of citizens.
+    /// A table as a sight of it shows it; one that is given for a purpose, for as long as that is stated.
     ///
     /// # Errors
     /// Where the sight does not fit the table.
     pub(crate) fn table(
-        name: String,
+        about: About,
         table: Arc<dyn TableProvider>,
         sight: Sight,
         purpose: Arc<Purpose>,
-        persons: Vec<String>,
     ) -> Result<Arc<dyn TableProvider>> {
         let given_for = purpose.stated();
-        let mut guarded = Self { schema: table.schema(), name, table, sight, given_for, purpose, persons };
+        let mut guarded = Self { schema: table.schema(), about, table, sight, given_for, purpose };
         if guarded.hides() {
             let plan = guarded.plan(None, None, &[], None)?;
             guarded.schema = Arc::new(plan.schema().as_arrow().clone());
@@ -77,9 +84,9 @@ impl Guarded {
         Ok(Arc::new(guarded))
     }
 
-    /// The table's name, with its agency's.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
+    /// What is declared of it.
+    pub(crate) fn about(&self) -> &About {
+        &self.about
     }
 
     /// What is hidden of it, in words.
@@ -89,7 +96,7 @@ impl Guarded {
 
     /// Whether numbers of citizens are seen as they are in a column.
     pub(crate) fn shows_persons_in(&self, column: &str) -> bool {
-        self.persons.iter().any(|person| person == column) && !self.sight.columns.contains_key(column)
+        self.about.persons.iter().any(|person| person == column) && !self.sight.columns.contains_key(column)
     }
 
     /// Whether something of the table is hidden.
@@ -220,12 +227,13 @@ impl TableProvider for Guarded {
             let problem = "the purpose has changed since the statement was prepared. Prepare it again";
             return Err(external(QueryError::Hidden(problem)));
         }
-        if !self.hides() {
+        // A view would have itself planned as a question of its own.
+        if !self.hides() && self.table.get_logical_plan().is_none() {
             return self.table.scan(state, projection, filters, limit).await;
         }
         let plan = state.optimize(&self.plan(self.rows(state)?, projection, filters, limit)?)?;
         let seen = DefaultPhysicalPlanner::default().create_physical_plan(&plan, state).await?;
-        Ok(Arc::new(GuardExec { name: self.name.clone(), seen }))
+        Ok(Arc::new(GuardExec { name: self.about.name.clone(), seen }))
     }
 }
 

@@ -5,7 +5,7 @@
 //! ([`format`]), or as a published [`extract`].
 //!
 //! Guaranteed: nothing here writes to the lake; statements that could are refused. Memory is
-//! bounded, and what does not fit goes to disk.
+//! bounded, and what does not fit goes to disk, of which no more is taken than a setting allows.
 
 mod answer;
 pub mod audit;
@@ -27,15 +27,18 @@ pub mod http;
 mod kept;
 mod like_escape;
 mod live_rows;
+mod memory;
 pub mod pg;
 mod planner;
 pub mod policy;
+mod reading;
 mod scan;
 mod scope;
 pub mod session;
 mod settings;
 mod shorthand;
 pub mod sign_in;
+mod spill;
 mod statement;
 mod table_changes;
 mod tables;
@@ -49,4 +52,5 @@ pub use error::QueryError;
 pub use policy::{Policies, PseudonymKey};
 pub use session::Session;
 pub use sign_in::{Refused, SignIn, SignedIn};
+pub use spill::SpillSettings;
 pub use statement::{Question, Statement};

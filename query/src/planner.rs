@@ -12,16 +12,18 @@ use datafusion::catalog::Session as Planning;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 
-use crate::answer::{Answer, AnswerExec, Turns};
+use crate::answer::{Answer, AnswerExec, Terms, Turns};
 use crate::audit::{self, AuditLog, MOST_SQL, Record};
 use crate::error::{QueryError, external};
 use crate::guard;
 use crate::policy::Limits;
+use crate::reading::Reading;
 use crate::session::Asking;
 
 /// Plans how the questions of a session are carried out.
@@ -45,9 +47,9 @@ impl Planner {
             let shown = scan.projected_schema.fields().iter().map(|field| field.name().clone());
             let columns: Vec<_> = shown.chain(filtered).collect();
             shows_persons |= columns.iter().any(|column| table.shows_persons_in(column));
-            tables.entry(table.name().to_owned()).or_default().extend(columns);
+            tables.entry(table.about().name.clone()).or_default().extend(columns);
             if table.hides() {
-                policies.insert(table.name().to_owned(), table.hidden());
+                policies.insert(table.about().name.clone(), table.hidden());
             }
         })?;
         let caller = &self.asking.caller;
@@ -67,6 +69,18 @@ impl Planner {
             shows_persons,
             ..Record::default()
         })
+    }
+}
+
+impl Planner {
+    /// What the answer reads of files is taken down where that has a limit.
+    fn reading(&self, plan: &LogicalPlan) -> Result<Option<Arc<Reading>>> {
+        let Some(most) = self.limits.read_mb else { return Ok(None) };
+        let mut sorted = BTreeMap::new();
+        guard::each_scan(plan, |_, table| {
+            sorted.insert(table.about().name.clone(), table.about().sorted_by.clone());
+        })?;
+        Ok(Some(Arc::new(Reading::at_most(most, sorted))))
     }
 }
 
@@ -112,10 +126,20 @@ impl QueryPlanner for Planner {
             return Err(external(QueryError::Hidden(problem)));
         }
         let record = self.record(plan)?;
-        let planned = DefaultPhysicalPlanner::default().create_physical_plan(plan, session).await?;
+        let reading = self.reading(plan)?;
+        let planner = DefaultPhysicalPlanner::default();
+        let planned = match (&reading, session.as_any().downcast_ref::<SessionState>()) {
+            (Some(reading), Some(session)) => {
+                let mut session = session.clone();
+                session.config_mut().set_extension(reading.clone());
+                planner.create_physical_plan(plan, &session).await?
+            }
+            _ => planner.create_physical_plan(plan, session).await?,
+        };
         let planned = interruptible(planned)?;
         let parts = planned.output_partitioning().partition_count();
-        let answer = Answer::begin(self.audit.clone(), record, self.limits, self.asking.timeout(), &self.turns, parts)?;
+        let terms = Terms { limits: self.limits, timeout: self.asking.timeout(), reading };
+        let answer = Answer::begin(self.audit.clone(), record, terms, &self.turns, parts)?;
         Ok(Arc::new(AnswerExec::new(answer, planned)))
     }
 }

@@ -51,6 +51,10 @@ pub struct Limits {
     pub rows: Option<u64>,
     /// The most answers at a time; others wait their turn.
     pub concurrent: Option<usize>,
+    /// The most memory of an answer, in MB. What does not fit goes to disk, as far as the operation allows.
+    pub memory_mb: Option<usize>,
+    /// The most that an answer may read of the tables' files, in MB.
+    pub read_mb: Option<u64>,
 }
 
 impl Limits {
@@ -60,6 +64,8 @@ impl Limits {
             seconds: self.seconds.zip(other.seconds).map(|(one, other)| one.max(other)),
             rows: self.rows.zip(other.rows).map(|(one, other)| one.max(other)),
             concurrent: self.concurrent.zip(other.concurrent).map(|(one, other)| one.max(other)),
+            memory_mb: self.memory_mb.zip(other.memory_mb).map(|(one, other)| one.max(other)),
+            read_mb: self.read_mb.zip(other.read_mb).map(|(one, other)| one.max(other)),
         }
     }
 }

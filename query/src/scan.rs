@@ -22,6 +22,7 @@ use datafusion::common::{Column, ColumnStatistics, DFSchema, DataFusionError, Re
 use datafusion::config::TableParquetOptions;
 use datafusion::datasource::file_format::parquet::transform_schema_to_view;
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::parquet::ParquetRowSelection;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
@@ -42,6 +43,7 @@ use ruam_lake::{LiveFile, key};
 use crate::bloom_filters::{Files, Lookup};
 use crate::error::external;
 use crate::live_rows::{self, LiveRowsExec};
+use crate::reading::{CountedFiles, Reading};
 
 /// About the bytes of a text: a view, and as much again for those that do not lie in it.
 const TEXT_BYTES: usize = 32;
@@ -271,9 +273,16 @@ impl FileScan<'_> {
             let of_table = Files { store: &store, url: url.as_str(), footers: &cache, key: &key };
             files = lookup.among(files, &of_table).await?;
         }
-        let mut source = ParquetSource::new(self.schema)
-            .with_table_parquet_options(options)
-            .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(store, cache)));
+        let read = CachedParquetFileReaderFactory::new(store, cache);
+        let read: Arc<dyn ParquetFileReaderFactory> = match state.config().get_extension::<Reading>() {
+            Some(reading) => {
+                reading.plan(files.iter().map(|file| file.object_meta.size).sum());
+                Arc::new(CountedFiles::new(read, reading))
+            }
+            None => Arc::new(read),
+        };
+        let mut source =
+            ParquetSource::new(self.schema).with_table_parquet_options(options).with_parquet_file_reader_factory(read);
         if let Some(predicate) = self.predicate {
             source = source.with_predicate(predicate);
         }

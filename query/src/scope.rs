@@ -15,7 +15,7 @@ use crate::audit::AuditLog;
 use crate::caller::Caller;
 use crate::engine::QueryDataset;
 use crate::error::external;
-use crate::guard::Guarded;
+use crate::guard::{About, Guarded};
 use crate::policy::{Part, Policies};
 use crate::session::Purpose;
 use crate::tables::Tables;
@@ -64,7 +64,7 @@ impl Scope {
         self.tables().find(|(_, table, _)| table.to_string() == name)
     }
 
-    /// A table as the caller sees it; none where it is not there for them. `name` is for errors.
+    /// A table as the caller sees it; none where it is not there for them. `name` is for errors and the audit.
     pub(crate) fn see(
         &self,
         dataset: &QueryDataset,
@@ -77,7 +77,10 @@ impl Scope {
         let Some(sight) = sight else { return Ok(None) };
         let is_person = |column: &&ColumnSpec| column.semantic_type.get_ref() == PERSON;
         let persons = dataset.spec.columns.iter().filter(is_person).map(|column| column.name().to_owned());
-        Guarded::table(name, table, sight, self.purpose.clone(), persons.collect()).map(Some)
+        let persons = persons.collect();
+        // Of a history, what is asked of the key is found by the changes, which lie in the order in which they came.
+        let sorted_by = if part == Part::Rows { dataset.spec.cluster_by() } else { Vec::new() };
+        Guarded::table(About { name, persons, sorted_by }, table, sight, self.purpose.clone()).map(Some)
     }
 
     /// Whether the caller sees all rows of a part of a dataset, so that their number is no secret.

@@ -17,8 +17,10 @@ const BANGKOK: &str = "role = \"bangkok\"\n[[grant]]\ndatasets = [\"dopa.*\"]\nr
 const MASKED: &str = "role = \"masked\"\n[[grant]]\ndatasets = [\"dopa.administrative_area\"]\n\
      masks = [{ type = \"thai_text\", with = \"null\" }, { column = \"parent_code\" }, { type = \"be_date\" }, \
      { column = \"name_en\", with = \"pseudonym\" }]";
-const BOUND: &str = "role = \"bound\"\n[[grant]]\ndatasets = [\"dopa.*\"]\npurpose = \"stated\"";
+const BOUND: &str =
+    "role = \"bound\"\n[[grant]]\ndatasets = [\"dopa.*\"]\npurpose = \"stated\"\n[limits]\nconcurrent = 1";
 
+const READER: &str = "role = \"reader\"\n[[grant]]\ndatasets = [\"dopa.*\"]\n[limits]\nread_mb = 1";
 const LIMITED: &str = "role = \"limited\"\n[[grant]]\ndatasets = [\"dopa.*\"]\n[limits]\nrows = 100\nconcurrent = 1";
 
 /// The ways to the table of areas.
@@ -35,7 +37,7 @@ const PATHS: [&str; 9] = [
 ];
 
 fn engine(installation: &Installation) -> Result<Engine> {
-    engine_with(installation, &[CLEAR, BANGKOK, MASKED, BOUND, LIMITED])
+    engine_with(installation, &[CLEAR, BANGKOK, MASKED, BOUND, LIMITED, READER])
 }
 
 fn engine_with(installation: &Installation, policies: &[&str]) -> Result<Engine> {
@@ -252,6 +254,9 @@ async fn purposes(engine: &Engine) -> Result<()> {
     bound.state_purpose(Some("training".to_owned()));
     let seen = ask(&bound, sql).await?;
     ensure!(seen[0][0].as_deref() != Some("0"));
+    // A view is a part of the question, and does not wait for a turn of its own.
+    let seen = ask(&bound, "select count(*) from dopa.administrative_area__history").await?;
+    ensure!(seen[0][0].as_deref() != Some("0"));
     bound.state_purpose(None);
     refusal(&bound, sql).await?;
     Ok(())
@@ -276,6 +281,16 @@ async fn limits(engine: &Engine) -> Result<()> {
     ensure!(futures::poll!(&mut next).is_pending(), "two answers at a time");
     drop(first);
     ensure!(next.await?.is_some());
+    // What a condition rules out is not read, nor are columns that are not asked for.
+    let reader = session(engine, &["reader"])?;
+    let areas = "dopa.administrative_area";
+    let all = format!("select * from {areas}");
+    let often = |what: &str| (0..40).map(|_| what.to_owned()).collect::<Vec<_>>().join(" union all ");
+    let said = refusal(&reader, &often(&all)).await?;
+    ensure!(said.contains("the answer reads more than the 1 MB of files that yours may: what it asks for"), "{said}");
+    ask(&reader, &all).await?;
+    ask(&reader, &often(&format!("{all} where code = '9999999999'"))).await?;
+    ensure!(ask(&session(engine, &["reader", "clear"])?, &often(&all)).await?.len() > 40);
     Ok(())
 }
 

@@ -11,9 +11,10 @@ pub fn the_answers_are_those_of_duckdb() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let tables = Tpch::fill(folder.path(), SCALE)?;
     let settings = EngineSettings::default();
+    let memory = settings.memory;
     tokio::runtime::Runtime::new()?.block_on(async {
-        let sessions = [tables.session(settings)?, tables.guarded(settings)?];
-        let mut duckdb = DuckDb::start(&tables, 1, settings.memory).await?;
+        let sessions = [tables.session(settings.clone())?, tables.guarded(settings)?];
+        let mut duckdb = DuckDb::start(&tables, 1, memory).await?;
         for number in 1..=QUESTIONS {
             let question = tpch::question(number)?;
             duckdb.ask(&question)?;

@@ -18,6 +18,8 @@
 //! seconds = 300                         # of an answer, from its beginning to its end
 //! rows = 1_000_000                      # of an answer
 //! concurrent = 4                        # answers at a time of one person; others wait their turn
+//! memory_mb = 512                       # of an answer; what does not fit goes to disk, where it can
+//! read_mb = 10_000                      # of the tables' files, by an answer
 //! ```
 //!
 //! `audit = true` lets a role see `ruam.audit`.
@@ -42,14 +44,16 @@ use crate::engine::{QueryDataset, config};
 use crate::error::QueryError;
 use crate::functions;
 
+/// The least memory of an answer, in MB: a sort on disk keeps 10 MB for each core to merge with.
+const LEAST_MEMORY_MB: usize = 64;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PolicyFile {
     role: Spanned<String>,
     #[serde(default)]
     grant: Vec<GrantSpec>,
-    #[serde(default)]
-    limits: Limits,
+    limits: Option<Spanned<Limits>>,
     /// Whether the role may see who asked what.
     #[serde(default)]
     audit: bool,
@@ -109,8 +113,9 @@ pub(super) fn read(
 ) -> Result<(String, Role), Vec<SpecError>> {
     let file = SpecFile::new(path, text);
     let declared: PolicyFile = file.read().map_err(|mistake| vec![mistake])?;
-    let (limits, may_audit) = (declared.limits, declared.audit);
-    let (mut role, mut mistakes) = (Role { limits, may_audit, ..Role::default() }, Vec::new());
+    let mut mistakes = declared.limits.as_ref().map_or_else(Vec::new, |limits| check_limits(&file, limits));
+    let limits = declared.limits.map_or_else(Limits::default, Spanned::into_inner);
+    let mut role = Role { limits, may_audit: declared.audit, ..Role::default() };
     let name = declared.role.get_ref();
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.:".contains(c)) {
         let problem = format!("`{name}` cannot name a role");
@@ -135,6 +140,26 @@ pub(super) fn read(
     }
     mistakes.dedup();
     if mistakes.is_empty() { Ok((declared.role.into_inner(), role)) } else { Err(mistakes) }
+}
+
+/// What is wrong with some limits: those that nothing could be answered within.
+fn check_limits(file: &SpecFile, limits: &Spanned<Limits>) -> Vec<SpecError> {
+    let Limits { seconds, rows, concurrent, memory_mb, read_mb } = *limits.get_ref();
+    let zero = [
+        ("limits.seconds", seconds == Some(0)),
+        ("limits.rows", rows == Some(0)),
+        ("limits.concurrent", concurrent == Some(0)),
+        ("limits.read_mb", read_mb == Some(0)),
+    ];
+    let zero = zero.into_iter().filter(|(_, is_zero)| *is_zero).map(|(key, _)| {
+        let remedy = "Write how much there may be, or leave it out for as much as there is";
+        file.error_at(&limits.span(), key, "with 0 of it nothing is answered", remedy)
+    });
+    let little = memory_mb.filter(|memory| *memory < LEAST_MEMORY_MB).map(|memory| {
+        let problem = format!("with {memory} MB nothing can be sorted, not even on disk");
+        file.error_at(&limits.span(), "limits.memory_mb", problem, format!("Write {LEAST_MEMORY_MB} or more"))
+    });
+    zero.chain(little).collect()
 }
 
 /// Where the conditions of rows are read: no table is known to it, so that they speak of the row alone.

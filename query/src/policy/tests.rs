@@ -74,6 +74,11 @@ fn each_mistake_has_its_place_and_remedy() {
             &grant("[limits]\nsecond = 1"),
             "p/r.toml:5: second: `second` is not a key that is known here. Did you mean `seconds`?",
         ),
+        (
+            &grant("[limits]\nseconds = 5\nmemory_mb = 16"),
+            "p/r.toml:4: limits.memory_mb: with 16 MB nothing can be sorted, not even on disk. Write 64 or more",
+        ),
+        (&grant("[limits]\nread_mb = 0"), "p/r.toml:4: limits.read_mb: with 0 of it nothing is answered. Write how"),
     ] {
         let found = read(text).err().unwrap_or_default();
         assert!(found.starts_with(expected), "{text}\n{found}");
@@ -90,7 +95,7 @@ fn of_several_roles_each_adds() {
         (format!("p/{name}.toml"), text)
     };
     let files = [
-        file("few", "rows = \"number > 1\"\n[limits]\nrows = 10\nseconds = 5"),
+        file("few", "rows = \"number > 1\"\n[limits]\nrows = 10\nseconds = 5\nmemory_mb = 64\nread_mb = 100"),
         file("masked", "masks = [{ column = \"name\" }]\n[limits]\nrows = 20"),
         file("all", ""),
     ];
@@ -106,7 +111,8 @@ fn of_several_roles_each_adds() {
     assert!(sight(&[]).is_none() && sight(&["nobody"]).is_none());
     assert!(!policies.may_see(&caller(&["all"]), datasets[0].spec.id(), Part::Rejects), "those are granted apart");
     assert_eq!(policies.limits(&caller(&["few", "masked"])), Limits { rows: Some(20), ..Limits::default() });
-    assert_eq!(policies.limits(&caller(&["few"])), Limits { rows: Some(10), seconds: Some(5), concurrent: None });
+    let few = Limits { memory_mb: Some(64), read_mb: Some(100), ..Limits::default() };
+    assert_eq!(policies.limits(&caller(&["few"])), Limits { rows: Some(10), seconds: Some(5), ..few });
     assert!(policies.may_see(&Caller::system("test"), datasets[0].spec.id(), Part::Rejects));
 }
 

@@ -50,8 +50,9 @@ pub fn measure(threads: usize) -> Result<Vec<Asked>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let tpch = Tpch::kept(scale()?)?;
     runtime.block_on(async {
-        let session = tpch.session(EngineSettings { memory: MEMORY })?;
-        let guarded = tpch.guarded(EngineSettings { memory: MEMORY })?;
+        let settings = || EngineSettings { memory: MEMORY, ..EngineSettings::default() };
+        let session = tpch.session(settings())?;
+        let guarded = tpch.guarded(settings())?;
         let mut peer = DuckDb::start(&tpch, threads, MEMORY).await?;
         let mut asked = Vec::new();
         for number in 1..=QUESTIONS {
