@@ -79,6 +79,8 @@ pub(crate) struct QuerySection {
     pub(crate) http: Option<SocketAddr>,
     /// The most memory of all queries together, in MB.
     pub(crate) memory_mb: usize,
+    /// The most memory of answers that are kept for whoever asks the same, in MB; 0 for none.
+    pub(crate) result_cache_mb: usize,
     /// The most that queries put on disk for want of memory, in MB; it lies in the data directory.
     pub(crate) spill_mb: u64,
 }
@@ -154,6 +156,7 @@ impl Default for QuerySection {
             flight: None,
             http: None,
             memory_mb: 1024,
+            result_cache_mb: 64,
             spill_mb: 20 << 10,
         }
     }

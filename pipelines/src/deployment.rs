@@ -176,7 +176,8 @@ impl Deployment {
     pub(crate) fn engine(&self) -> Result<Engine> {
         let query = &self.settings.query;
         let spill = SpillSettings { folder: self.data_dir.spill(), bytes: query.spill_mb << 20 };
-        let settings = EngineSettings { memory: query.memory_mb << 20, spill: Some(spill) };
+        let (memory, result_cache) = (query.memory_mb << 20, query.result_cache_mb << 20);
+        let settings = EngineSettings { memory, spill: Some(spill), result_cache };
         let (datasets, key) = (self.query_datasets(), policies::key(&self.data_dir.pseudonym_key())?);
         let folder = policies::folder(self.settings.policies.as_deref(), &self.datasets.place);
         let policies = policies::load(folder.as_deref(), &datasets, &key)?;

@@ -15,6 +15,7 @@ use ruam_query::flight::FlightServer;
 use ruam_query::http::HttpServer;
 use ruam_query::pg::PgServer;
 use ruam_query::sign_in::{BySignOn, SignIn};
+use ruam_query::{CacheFigures, Engine};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -163,6 +164,7 @@ impl Running {
             let server = HttpServer::new(&engine, TcpListener::from_std(listener)?, sign_in, guard.tls.clone());
             runtime.spawn(server.serve(self.stop.clone()));
         }
+        runtime.spawn(watch_answers(engine, self.stop.clone()));
         self.locks.push(lock);
         self.query_runtime = Some(runtime);
         self.query_address = Some(address);
@@ -203,6 +205,19 @@ async fn also(
     let Some(address) = address else { return Ok(None) };
     guard.admits(address, setting)?;
     Ok(Some(port::listen(address, setting).await?.into_std()?))
+}
+
+/// Tells every so often how many questions were answered by what was kept in memory, where some were asked.
+async fn watch_answers(engine: Engine, stop: CancellationToken) {
+    let mut told = CacheFigures::default();
+    while tokio::time::timeout(TELL_EVERY, stop.cancelled()).await.is_err() {
+        let now = engine.cache_figures();
+        if (now.hits, now.misses) != (told.hits, told.misses) {
+            let CacheFigures { hits, misses, answers, bytes } = now;
+            tracing::info!(hits, misses, answers, bytes, "asked again since the start, and kept for that");
+            told = now;
+        }
+    }
 }
 
 /// Looks every so often how many records of each dataset are in the log and not committed.

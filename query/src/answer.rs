@@ -33,6 +33,10 @@ use crate::error::{QueryError, external};
 use crate::memory;
 use crate::policy::Limits;
 use crate::reading::Reading;
+use crate::result_cache::Recording;
+
+/// How DataFusion says that no more may be put on disk, as an error of input and output.
+const DISK_IS_FULL: &str = "used disk space during the spilling process has exceeded";
 
 /// Whose turn it is, of the answers of each person.
 #[derive(Debug, Default)]
@@ -56,6 +60,8 @@ pub(crate) struct Terms {
     pub timeout: Option<Duration>,
     /// What it reads of files, where that has a limit.
     pub reading: Option<Arc<Reading>>,
+    /// Where it is taken down, if it can be kept.
+    pub recording: Option<Recording>,
 }
 
 /// One answer.
@@ -137,6 +143,20 @@ impl Answer {
         }
     }
 
+    /// Begins a part of it.
+    fn execute(
+        &self,
+        plan: &Arc<dyn ExecutionPlan>,
+        part: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let context = self.context(context);
+        if let Some(recording) = &self.terms.recording {
+            recording.begin(part, context.memory_pool());
+        }
+        plan.execute(part, context)
+    }
+
     /// An error, in the words of the limit that was reached.
     fn told(&self, error: DataFusionError) -> DataFusionError {
         if let Some(reached) = self.terms.reading.as_ref().and_then(|reading| reading.reached()) {
@@ -144,6 +164,11 @@ impl Answer {
         }
         match error.find_root() {
             DataFusionError::ResourcesExhausted(reached) => external(QueryError::Limit(reached.clone())),
+            _ if error.to_string().contains(DISK_IS_FULL) => external(QueryError::Limit(
+                "what answers put on disk for want of memory takes more than there may be of it (spill_mb). Ask for less \
+                 at a time, or try again later"
+                    .to_owned(),
+            )),
             _ => error,
         }
     }
@@ -151,6 +176,9 @@ impl Answer {
     fn count(&self, batch: &RecordBatch) -> Result<()> {
         let rows = self.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed) + batch.num_rows() as u64;
         self.bytes.fetch_add(batch.get_array_memory_size() as u64, Ordering::Relaxed);
+        if let Some(recording) = &self.terms.recording {
+            recording.add(batch);
+        }
         match self.terms.limits.rows {
             Some(most) if rows > most => Err(external(QueryError::Limit(format!(
                 "the answer has more than the {most} rows that you may have at a time. Ask for fewer, such as by limit"
@@ -166,6 +194,17 @@ impl Answer {
             Err(late) => return Some(Err(late)),
         };
         Some(next.map_err(|error| self.told(error)).and_then(|batch| self.count(&batch).map(|()| batch)))
+    }
+
+    /// A part of it has come to its end.
+    fn end(&self) {
+        let ended = self.ended.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(recording) = &self.terms.recording
+            && ended == self.parts
+            && !self.failed.load(Ordering::Relaxed)
+        {
+            recording.keep();
+        }
     }
 }
 
@@ -262,8 +301,7 @@ impl ExecutionPlan for AnswerExec {
                     Some(input) => input,
                     None => {
                         let turn = answer.wait().await;
-                        let begun = turn.and_then(|()| plan.execute(partition, answer.context(context)));
-                        match begun {
+                        match turn.and_then(|()| answer.execute(&plan, partition, context)) {
                             Ok(input) => input,
                             Err(error) => {
                                 answer.failed.store(true, Ordering::Relaxed);
@@ -279,7 +317,7 @@ impl ExecutionPlan for AnswerExec {
                         Some((Err(error), (answer, None, true)))
                     }
                     None => {
-                        answer.ended.fetch_add(1, Ordering::Relaxed);
+                        answer.end();
                         None
                     }
                 }

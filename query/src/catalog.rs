@@ -116,8 +116,9 @@ impl SchemaProvider for Agency {
                 self.scope.see(dataset, part_of(kind), full_name(dataset, name), table)
             }
             Some(Named::History(dataset)) => {
-                let history = history(dataset, &self.scope.tables).await?;
-                self.scope.see(dataset, Part::History, full_name(dataset, name), history)
+                let name = full_name(dataset, name);
+                let history = history(dataset, &self.scope, &name).await?;
+                self.scope.see(dataset, Part::History, name, history)
             }
         }
     }
@@ -150,17 +151,17 @@ impl QueryDataset {
     }
 }
 
-async fn scan(dataset: &QueryDataset, tables: &Tables, kind: TableKind) -> Result<LogicalPlanBuilder> {
-    let provider = dataset.provider(tables, kind).await?;
-    LogicalPlanBuilder::scan(TableName::new(dataset.spec.id(), kind).table(), provider_as_source(provider), None)
-}
-
 fn view(plan: LogicalPlan) -> Arc<dyn TableProvider> {
     Arc::new(ViewTable::new(plan, None))
 }
 
-async fn history(dataset: &QueryDataset, tables: &Tables) -> Result<Arc<dyn TableProvider>> {
-    let changes = scan(dataset, tables, TableKind::Changes).await?.build()?;
+/// A dataset's history. Where nothing of it is hidden it becomes a part of the question, and what that reads is
+/// known by the name of the history.
+async fn history(dataset: &QueryDataset, scope: &Scope, name: &str) -> Result<Arc<dyn TableProvider>> {
+    let changes = dataset.provider(&scope.tables, TableKind::Changes).await?;
+    let changes = provider_as_source(scope.whole(dataset, name.to_owned(), changes)?);
+    let table = TableName::new(dataset.spec.id(), TableKind::Changes).table();
+    let changes = LogicalPlanBuilder::scan(table, changes, None)?.build()?;
     let (key, effective) = (dataset.spec.key(), dataset.spec.effective());
     Ok(view(History { rows: &dataset.rows, key: &key, effective }.plan(&changes)?))
 }

@@ -25,6 +25,7 @@ use crate::like_escape::LikeEscape;
 use crate::memory;
 use crate::planner::Planner;
 use crate::policy::Policies;
+use crate::result_cache::{CacheFigures, ResultCache};
 use crate::scope::Scope;
 use crate::session::{Asking, Session};
 use crate::spill::{Spill, SpillSettings};
@@ -53,11 +54,13 @@ pub struct EngineSettings {
     pub memory: usize,
     /// Where on disk that lies, and how much of it; none: where the system keeps what is temporary.
     pub spill: Option<SpillSettings>,
+    /// The most bytes of answers that are kept for whoever asks the same; 0 for none. They come to the memory.
+    pub result_cache: usize,
 }
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self { memory: 1 << 30, spill: None }
+        Self { memory: 1 << 30, spill: None, result_cache: 64 << 20 }
     }
 }
 
@@ -79,6 +82,7 @@ pub struct Engine {
     policies: Arc<Policies>,
     audit: Option<Arc<AuditLog>>,
     turns: Arc<Turns>,
+    kept: Option<Arc<ResultCache>>,
 }
 
 impl Engine {
@@ -110,7 +114,13 @@ impl Engine {
         base.add_analyzer_rule(Arc::new(LikeEscape));
         let tables = Arc::new(Tables::new(lake.clone(), false));
         let (datasets, policies) = (datasets.into(), Arc::new(policies));
-        Ok(Self { base: base.state(), lake, tables, datasets, policies, audit: None, turns: Arc::default() })
+        let kept = ResultCache::of_bytes(settings.result_cache);
+        Ok(Self { base: base.state(), lake, tables, datasets, policies, audit: None, turns: Arc::default(), kept })
+    }
+
+    /// What is told of the answers that are kept.
+    pub fn cache_figures(&self) -> CacheFigures {
+        self.kept.as_ref().map(|kept| kept.figures()).unwrap_or_default()
     }
 
     /// The same, with an account of what every session asks.
@@ -168,6 +178,7 @@ impl Engine {
             limits: self.policies.limits(&scope.caller),
             audit: self.audit.clone().filter(|_| audited == Audited::Yes),
             turns: self.turns.clone(),
+            kept: self.kept.clone().filter(|_| audited == Audited::Yes),
         };
         let catalogs = Arc::new(MemoryCatalogProviderList::new());
         catalogs.register_catalog(CATALOG.to_owned(), catalog::catalog(&scope)?);

@@ -19,12 +19,11 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, Result, Statistics};
-use datafusion::datasource::{provider_as_source, source_as_provider};
+use datafusion::datasource::provider_as_source;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{
-    BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder, Operator, TableProviderFilterPushDown, TableScan, TableType,
-    ident,
+    BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder, Operator, TableProviderFilterPushDown, TableType, ident,
 };
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions as physical;
@@ -89,9 +88,19 @@ impl Guarded {
         &self.about
     }
 
-    /// What is hidden of it, in words.
-    pub(crate) fn hidden(&self) -> String {
-        self.sight.hidden()
+    /// What is seen of it.
+    pub(crate) fn sight(&self) -> &Sight {
+        &self.sight
+    }
+
+    /// The table as it is when nothing of it is hidden.
+    pub(crate) fn table_behind(&self) -> &dyn TableProvider {
+        self.table.as_ref()
+    }
+
+    /// Whether it is still seen so: a purpose may have been stated for it, and another since.
+    pub(crate) fn is_given(&self) -> bool {
+        !self.sight.is_for_purpose || self.purpose.stated() == self.given_for
     }
 
     /// Whether numbers of citizens are seen as they are in a column.
@@ -223,7 +232,7 @@ impl TableProvider for Guarded {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         // A statement that was prepared is planned again where it is answered.
-        if self.sight.is_for_purpose && self.purpose.stated() != self.given_for {
+        if !self.is_given() {
             let problem = "the purpose has changed since the statement was prepared. Prepare it again";
             return Err(external(QueryError::Hidden(problem)));
         }
@@ -329,27 +338,4 @@ impl DisplayAs for GuardExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "GuardExec: {}", self.name)
     }
-}
-
-/// Tells of each table that a plan scans: the scan, and the table as whoever asks sees it.
-pub(crate) fn each_scan(plan: &LogicalPlan, mut tell: impl FnMut(&TableScan, &Guarded)) -> Result<()> {
-    plan.apply_with_subqueries(|node| {
-        if let LogicalPlan::TableScan(scan) = node
-            && let Ok(table) = source_as_provider(&scan.source)
-        {
-            let table: &dyn std::any::Any = table.as_ref();
-            if let Some(guarded) = table.downcast_ref::<Guarded>() {
-                tell(scan, guarded);
-            }
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    Ok(())
-}
-
-/// Whether a plan reads a table of which something is hidden from whoever asks.
-pub(crate) fn hides(plan: &LogicalPlan) -> Result<bool> {
-    let mut found = false;
-    each_scan(plan, |_, table| found |= table.hides())?;
-    Ok(found)
 }

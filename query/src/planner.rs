@@ -1,19 +1,19 @@
 //! How a question is carried out: the last step before an answer begins, which all ways in pass.
 //!
 //! What passes through: the plan of a question, into one that can be carried out, accounted for and within the
-//! limits of whoever asks (see [`answer`](crate::answer)).
+//! limits of whoever asks (see [`answer`](crate::answer)); or into what gives the answer that was given before (see
+//! [`result_cache`](crate::result_cache)), which is accounted for and has its limits as well.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::Session as Planning;
 use datafusion::common::Result;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
@@ -21,9 +21,10 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use crate::answer::{Answer, AnswerExec, Terms, Turns};
 use crate::audit::{self, AuditLog, MOST_SQL, Record};
 use crate::error::{QueryError, external};
-use crate::guard;
 use crate::policy::Limits;
 use crate::reading::Reading;
+use crate::reads::Reads;
+use crate::result_cache::{Key, Recording, ResultCache};
 use crate::session::Asking;
 
 /// Plans how the questions of a session are carried out.
@@ -32,55 +33,51 @@ pub(crate) struct Planner {
     pub limits: Limits,
     pub audit: Option<Arc<AuditLog>>,
     pub turns: Arc<Turns>,
+    /// The answers that are kept, if there are any.
+    pub kept: Option<Arc<ResultCache>>,
 }
 
 impl Planner {
     /// What the audit tells of a question before it is answered.
-    fn record(&self, plan: &LogicalPlan) -> Result<Record> {
-        let Some(log) = &self.audit else {
-            return Ok(Record { who: self.asking.caller.name().to_owned(), ..Record::default() });
-        };
-        let (mut tables, mut policies) = (BTreeMap::<_, BTreeSet<_>>::new(), BTreeMap::new());
-        let mut shows_persons = false;
-        guard::each_scan(plan, |scan, table| {
-            let filtered = scan.filters.iter().flat_map(Expr::column_refs).map(|column| column.name().to_owned());
-            let shown = scan.projected_schema.fields().iter().map(|field| field.name().clone());
-            let columns: Vec<_> = shown.chain(filtered).collect();
-            shows_persons |= columns.iter().any(|column| table.shows_persons_in(column));
-            tables.entry(table.about().name.clone()).or_default().extend(columns);
-            if table.hides() {
-                policies.insert(table.about().name.clone(), table.hidden());
-            }
-        })?;
+    fn record(&self, reads: Reads) -> Record {
         let caller = &self.asking.caller;
+        let Some(log) = &self.audit else { return Record { who: caller.name().to_owned(), ..Record::default() } };
         let mut sql = audit::without_numbers(&self.asking.sql(), |number| log.pseudonym(number));
         if sql.len() > MOST_SQL {
             sql.truncate(sql.floor_char_boundary(MOST_SQL));
         }
-        Ok(Record {
+        let tables = reads.tables.into_iter();
+        Record {
             who: caller.name().to_owned(),
             roles: caller.roles().into_iter().flatten().cloned().collect(),
             client: caller.client().to_owned(),
             purpose: self.asking.purpose.stated(),
             sql,
-            tables: tables.into_iter().map(|(table, columns)| (table, columns.into_iter().collect())).collect(),
-            policies: policies.into_iter().collect(),
-            subjects: persons_of(plan)?.iter().map(|number| log.pseudonym(number)).collect(),
-            shows_persons,
+            tables: tables.map(|(table, columns)| (table, columns.into_iter().collect())).collect(),
+            policies: reads.hidden.into_iter().collect(),
+            subjects: reads.persons.iter().map(|number| log.pseudonym(number)).collect(),
+            shows_persons: reads.shows_persons,
             ..Record::default()
-        })
+        }
     }
-}
 
-impl Planner {
-    /// What the answer reads of files is taken down where that has a limit.
-    fn reading(&self, plan: &LogicalPlan) -> Result<Option<Arc<Reading>>> {
-        let Some(most) = self.limits.read_mb else { return Ok(None) };
-        let mut sorted = BTreeMap::new();
-        guard::each_scan(plan, |_, table| {
-            sorted.insert(table.about().name.clone(), table.about().sorted_by.clone());
-        })?;
-        Ok(Some(Arc::new(Reading::at_most(most, sorted))))
+    /// How a question is carried out that nobody has asked before.
+    async fn plan(
+        &self,
+        plan: &LogicalPlan,
+        session: &dyn Planning,
+        reading: Option<&Arc<Reading>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let planner = DefaultPhysicalPlanner::default();
+        let planned = match (reading, session.as_any().downcast_ref::<SessionState>()) {
+            (Some(reading), Some(session)) => {
+                let mut session = session.clone();
+                session.config_mut().set_extension(reading.clone());
+                planner.create_physical_plan(plan, &session).await?
+            }
+            _ => planner.create_physical_plan(plan, session).await?,
+        };
+        interruptible(planned)
     }
 }
 
@@ -97,48 +94,34 @@ fn interruptible(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>>
     Ok(pausing.data)
 }
 
-/// The numbers of citizens that a plan compares with.
-fn persons_of(plan: &LogicalPlan) -> Result<BTreeSet<String>> {
-    let mut numbers = BTreeSet::new();
-    plan.apply_with_subqueries(|node| {
-        for expression in node.expressions() {
-            expression.apply(|part| {
-                if let Expr::Literal(value, _) = part
-                    && let Some(Some(text)) = value.try_as_str()
-                {
-                    numbers.extend(audit::numbers(text));
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })?;
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    Ok(numbers)
-}
-
 #[async_trait]
 impl QueryPlanner for Planner {
     async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Planning) -> Result<Arc<dyn ExecutionPlan>> {
+        let reads = Reads::of(plan)?;
         // How much was read, and from which files, tells of rows that are hidden.
-        if matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) && guard::hides(plan)? {
+        if matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) && !reads.hidden.is_empty() {
             let problem = "how a table is read that is not open to you as a whole cannot be explained: it would tell of \
                            what is hidden";
             return Err(external(QueryError::Hidden(problem)));
         }
-        let record = self.record(plan)?;
-        let reading = self.reading(plan)?;
-        let planner = DefaultPhysicalPlanner::default();
-        let planned = match (&reading, session.as_any().downcast_ref::<SessionState>()) {
-            (Some(reading), Some(session)) => {
-                let mut session = session.clone();
-                session.config_mut().set_extension(reading.clone());
-                planner.create_physical_plan(plan, &session).await?
+        let key = match &self.kept {
+            Some(kept) => {
+                Key::of(plan, reads.depends_on.as_ref(), self.asking.purpose.stated())?.map(|key| (kept, key))
             }
-            _ => planner.create_physical_plan(plan, session).await?,
+            None => None,
         };
-        let planned = interruptible(planned)?;
+        let found = key.as_ref().and_then(|(kept, key)| kept.get(key));
+        let most = self.limits.read_mb.filter(|_| found.is_none());
+        let reading = most.map(|most| Arc::new(Reading::at_most(most, reads.sorted_by.clone())));
+        let record = Record { cached: found.is_some(), ..self.record(reads) };
+        let planned = match &found {
+            Some(found) => found.plan()?,
+            None => self.plan(plan, session, reading.as_ref()).await?,
+        };
+        let recording = key.filter(|_| found.is_none());
+        let recording = recording.map(|(kept, key)| Recording::new(kept.clone(), key, planned.schema()));
         let parts = planned.output_partitioning().partition_count();
-        let terms = Terms { limits: self.limits, timeout: self.asking.timeout(), reading };
+        let terms = Terms { limits: self.limits, timeout: self.asking.timeout(), reading, recording };
         let answer = Answer::begin(self.audit.clone(), record, terms, &self.turns, parts)?;
         Ok(Arc::new(AnswerExec::new(answer, planned)))
     }

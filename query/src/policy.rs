@@ -96,7 +96,7 @@ pub enum Part {
 }
 
 /// What somebody sees of a table.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Sight {
     /// The rows; none for all.
     pub rows: Option<Expr>,

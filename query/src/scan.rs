@@ -48,6 +48,14 @@ use crate::reading::{CountedFiles, Reading};
 /// About the bytes of a text: a view, and as much again for those that do not lie in it.
 const TEXT_BYTES: usize = 32;
 
+/// Which table, and as of when: what is read of it is the same for as long as this is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Version {
+    /// Names the table; one that is made anew in its place has another.
+    table: String,
+    number: u64,
+}
+
 /// A table of the lake at one version.
 #[derive(Debug)]
 pub(crate) struct LakeTable {
@@ -85,6 +93,12 @@ impl LakeTable {
             metadata.partition_columns().is_empty()
                 && !metadata.configuration().contains_key("delta.columnMapping.mode")
         })
+    }
+
+    /// Its version; none where its log does not tell.
+    pub(crate) fn version(&self) -> Option<Version> {
+        let table = self.table.snapshot().ok()?.metadata().id().to_owned();
+        Some(Version { table, number: self.table.version()? })
     }
 
     /// For each file whether it may have a row for which a predicate is true.

@@ -16,7 +16,7 @@ use crate::caller::Caller;
 use crate::engine::QueryDataset;
 use crate::error::external;
 use crate::guard::{About, Guarded};
-use crate::policy::{Part, Policies};
+use crate::policy::{Part, Policies, Sight};
 use crate::session::Purpose;
 use crate::tables::Tables;
 
@@ -75,12 +75,17 @@ impl Scope {
         let stated = self.purpose.stated();
         let sight = self.policies.sight(&self.caller, &dataset.spec, part, stated.as_deref()).map_err(external)?;
         let Some(sight) = sight else { return Ok(None) };
-        let is_person = |column: &&ColumnSpec| column.semantic_type.get_ref() == PERSON;
-        let persons = dataset.spec.columns.iter().filter(is_person).map(|column| column.name().to_owned());
-        let persons = persons.collect();
-        // Of a history, what is asked of the key is found by the changes, which lie in the order in which they came.
-        let sorted_by = if part == Part::Rows { dataset.spec.cluster_by() } else { Vec::new() };
-        Guarded::table(About { name, persons, sorted_by }, table, sight, self.purpose.clone()).map(Some)
+        Guarded::table(about(dataset, part, name), table, sight, self.purpose.clone()).map(Some)
+    }
+
+    /// The changes that a history is made of, before it is seen as the caller may.
+    pub(crate) fn whole(
+        &self,
+        dataset: &QueryDataset,
+        name: String,
+        changes: Arc<dyn TableProvider>,
+    ) -> Result<Arc<dyn TableProvider>> {
+        Guarded::table(about(dataset, Part::History, name), changes, Sight::default(), self.purpose.clone())
     }
 
     /// Whether the caller sees all rows of a part of a dataset, so that their number is no secret.
@@ -89,6 +94,15 @@ impl Scope {
         let sight = self.policies.sight(&self.caller, &dataset.spec, part, stated.as_deref());
         sight.is_ok_and(|sight| sight.is_some_and(|sight| sight.rows.is_none()))
     }
+}
+
+/// What is declared of a table.
+fn about(dataset: &QueryDataset, part: Part, name: String) -> About {
+    let is_person = |column: &&ColumnSpec| column.semantic_type.get_ref() == PERSON;
+    let persons = dataset.spec.columns.iter().filter(is_person).map(|column| column.name().to_owned()).collect();
+    // Changes lie in the order in which they came.
+    let sorted_by = if part == Part::Rows { dataset.spec.cluster_by() } else { Vec::new() };
+    About { name, persons, sorted_by }
 }
 
 /// The part of a dataset that a table is.

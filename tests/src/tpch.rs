@@ -203,7 +203,11 @@ impl Tpch {
     pub fn serve(&self, memory_mb: usize) -> Result<(Installation, Process)> {
         let mut installation = Installation::empty(Broker::Embedded)?;
         // The settings of queries come first.
-        installation.set(&format!("memory_mb = {memory_mb}\n[lake]\nurl = {:?}\n", lake_in(&self.folder)))?;
+        // What is asked again is worked out again.
+        installation.set(&format!(
+            "memory_mb = {memory_mb}\nresult_cache_mb = 0\n[lake]\nurl = {:?}\n",
+            lake_in(&self.folder)
+        ))?;
         for (name, text) in &self.specs {
             installation.write_spec(name, text)?;
         }

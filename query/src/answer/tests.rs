@@ -12,10 +12,14 @@ use crate::{Caller, QueryError};
 
 /// An engine over an empty lake, and what it puts on disk, with a role `small` of some limits.
 fn engine(dir: &tempfile::TempDir, limits: &str) -> Engine {
+    engine_on(dir, limits, 1 << 30)
+}
+
+fn engine_on(dir: &tempfile::TempDir, limits: &str, bytes: u64) -> Engine {
     let lake = Lake::open(&dir.path().join("lake").to_string_lossy(), &BTreeMap::new()).unwrap();
     let policy = ("p/small.toml".to_owned(), format!("role = \"small\"\n[limits]\n{limits}"));
     let policies = Policies::read(&[policy], &[], &PseudonymKey::default()).unwrap();
-    let spill = Some(SpillSettings { folder: dir.path().join("spill"), bytes: 1 << 30 });
+    let spill = Some(SpillSettings { folder: dir.path().join("spill"), bytes });
     Engine::new(lake, Vec::new(), policies, EngineSettings { spill, ..EngineSettings::default() }).unwrap()
 }
 
@@ -29,13 +33,24 @@ async fn ask(session: &Session, sql: &str) -> std::result::Result<usize, QueryEr
     Ok(batches.iter().map(RecordBatch::num_rows).sum())
 }
 
+const SORT: &str = "select repeat(value::text, 30) as text from generate_series(1, 500000) order by text";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_lies_on_disk_than_may() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine_on(&dir, "memory_mb = 64", 1 << 20);
+    let small = session(&engine);
+    let told = ask(&small, SORT).await.unwrap_err().to_string();
+    assert!(told.contains("takes more than there may be of it (spill_mb)"), "{told}");
+    assert_eq!(small.context.runtime_env().disk_manager.used_disk_space(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_goes_by_way_of_the_disk_before_it_ends_for_want_of_memory() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(&dir, "memory_mb = 64");
     let (one, other) = (session(&engine), session(&engine));
-    let sort = "select repeat(value::text, 30) as text from generate_series(1, 500000) order by text";
-    let mut sorted = one.query(sort).await.unwrap();
+    let mut sorted = one.query(SORT).await.unwrap();
     let first = sorted.try_next().await.unwrap().unwrap();
     let disk = &one.context.runtime_env().disk_manager;
     assert!(disk.used_disk_space() > 0, "all of it was sorted in memory");

@@ -33,6 +33,9 @@ pub struct Record {
     pub subjects: Vec<String>,
     /// Whether numbers of citizens were read as they are.
     pub shows_persons: bool,
+    /// Whether the answer is one that was given before, and kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cached: bool,
     /// How many rows the answer had.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,

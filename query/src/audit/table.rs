@@ -48,6 +48,7 @@ pub(crate) fn table(log: Option<&AuditLog>) -> Result<Arc<dyn TableProvider>> {
         ("policies", text(&|record| Some(pairs(&record.policies)))),
         ("subjects", text(&|record| Some(record.subjects.join(", ")))),
         ("shows_persons", Arc::new(records.iter().map(|record| Some(record.shows_persons)).collect::<BooleanArray>())),
+        ("cached", Arc::new(records.iter().map(|record| Some(record.cached)).collect::<BooleanArray>())),
         ("rows", number(&|record| record.rows)),
         ("bytes", number(&|record| record.bytes)),
         ("milliseconds", number(&|record| record.milliseconds)),
