@@ -8,10 +8,14 @@
 //! Guaranteed: no question is answered whose beginning could not be written. Numbers of citizens are in it as
 //! pseudonyms only (PDPA; DOMAIN.md), by which `ruam audit subject` finds who asked for one. What was written
 //! outlives the process; of the last second it may be lost with the machine.
+//!
+//! Several processes write, one at a time: each locks a file for as long as it writes a line, and looks first where
+//! the account ends by then. Files are begun only when the one before them is full, so that while the last is the
+//! one that is open and not full, its length alone tells whether somebody else has gone on with it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,14 +27,16 @@ mod record;
 mod table;
 
 pub(crate) use person::{numbers, without_numbers};
-use record::{Chained, Hash};
+use record::Chained;
 pub use record::{Event, Head, Record};
-pub(crate) use table::table;
+pub(crate) use table::Account;
 
 /// How large a file becomes before another is begun.
 const FILE_BYTES: u64 = 64 << 20;
 /// How long what was written may wait to be on disk.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// So much of a file's end is read to find its last line, and as much again until that is found.
+const TAIL: u64 = 64 << 10;
 /// No line is longer: a statement is cut where it would be.
 pub(crate) const MOST_SQL: usize = 64 << 10;
 
@@ -71,16 +77,40 @@ pub struct AuditLog {
 /// Where the account ends, as it was last seen.
 #[derive(Debug)]
 struct End {
+    lock: Option<Open>,
     file: Option<Open>,
     head: Head,
+    /// The bytes of the file that the head is of.
+    length: u64,
+    /// How long it becomes before another is begun.
+    full: u64,
     synced: Instant,
 }
 
+/// A file that is kept open.
 #[derive(Debug)]
 struct Open {
     file: File,
     path: PathBuf,
-    length: u64,
+    /// By which the file system knows it.
+    number: u64,
+}
+
+impl Open {
+    fn new(path: PathBuf, options: &OpenOptions) -> Result<Self, AuditError> {
+        let file = options.open(&path).map_err(failed(&path))?;
+        let number = file.metadata().map_err(failed(&path))?.ino();
+        Ok(Self { file, path, number })
+    }
+
+    /// How long it is; none where another file lies in its place by now, or none.
+    fn length(&self) -> Result<Option<u64>, AuditError> {
+        match fs::metadata(&self.path) {
+            Ok(found) => Ok((found.ino() == self.number).then_some(found.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(&self.path)(error)),
+        }
+    }
 }
 
 impl AuditLog {
@@ -90,7 +120,8 @@ impl AuditLog {
     /// Where it cannot be made.
     pub fn open(folder: &Path, key: PseudonymKey) -> Result<Self, AuditError> {
         fs::create_dir_all(folder).map_err(failed(folder))?;
-        let end = End { file: None, head: Head::default(), synced: Instant::now() };
+        let end =
+            End { lock: None, file: None, head: Head::default(), length: 0, full: FILE_BYTES, synced: Instant::now() };
         Ok(Self { folder: folder.to_owned(), key, end: Mutex::new(end) })
     }
 
@@ -109,12 +140,12 @@ impl AuditLog {
     /// # Errors
     /// Where it cannot be written.
     pub(crate) fn append(&self, record: &Record) -> Result<(), AuditError> {
-        let lock_path = self.folder.join("lock");
-        let lock = private().create(true).truncate(false).open(&lock_path).map_err(failed(&lock_path))?;
-        lock.lock().map_err(failed(&lock_path))?;
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
-        end.follow(&self.folder)?;
-        end.append(&self.folder, record)
+        let lock = end.take_turn(&self.folder)?;
+        let appended = end.follow(&self.folder).and_then(|()| end.append(&self.folder, record));
+        let given_up = lock.file.unlock().map_err(failed(&lock.path));
+        end.lock = Some(lock);
+        appended.and(given_up)
     }
 
     /// The records, from the first on; of what cannot be read, why.
@@ -137,40 +168,67 @@ impl Drop for AuditLog {
 }
 
 impl End {
-    /// Looks where the account ends now: another process may have gone on with it.
-    fn follow(&mut self, folder: &Path) -> Result<(), AuditError> {
-        let last = files(folder)?.pop();
-        let length = |path: &Path| Ok(fs::metadata(path).map_err(failed(path))?.len());
-        match (&self.file, &last) {
-            (Some(open), Some(path)) if open.path == *path && open.length == length(path)? => Ok(()),
-            (_, None) => {
-                (self.file, self.head) = (None, Head::default());
-                Ok(())
-            }
-            (_, Some(path)) => {
-                let mut file = private().read(true).open(path).map_err(failed(path))?;
-                let (head, length) = head_of(&mut file, path)?;
-                self.head = head;
-                self.file = Some(Open { file, path: path.clone(), length });
-                Ok(())
+    /// Waits until no other process writes, and has the others wait.
+    fn take_turn(&mut self, folder: &Path) -> Result<Open, AuditError> {
+        loop {
+            let lock = match self.lock.take() {
+                Some(lock) => lock,
+                None => Open::new(folder.join("lock"), private().create(true).truncate(false))?,
+            };
+            lock.file.lock().map_err(failed(&lock.path))?;
+            // Somebody may have removed it: the others would wait at another one.
+            if lock.length()?.is_some() {
+                return Ok(lock);
             }
         }
     }
 
-    fn append(&mut self, folder: &Path, record: &Record) -> Result<(), AuditError> {
-        if self.file.as_ref().is_none_or(|open| open.length >= FILE_BYTES) {
-            let path = folder.join(format!("{:012}.ndjson", self.head.number));
-            let file = private().create_new(true).open(&path).map_err(failed(&path))?;
-            self.file = Some(Open { file, path, length: 0 });
+    /// Looks where the account ends now: another process may have gone on with it.
+    fn follow(&mut self, folder: &Path) -> Result<(), AuditError> {
+        if let Some(open) = &self.file
+            && let Some(length) = open.length()?.filter(|length| *length >= self.length)
+        {
+            if length > self.length {
+                let known = (self.length, self.head);
+                (self.head, self.length) = head_of(open, known, length)?;
+            }
+            if self.length < self.full {
+                return Ok(());
+            }
         }
-        let Some(open) = &mut self.file else { return Ok(()) };
-        let (head, line) = Chained::line(self.head, record).map_err(|error| failed(&open.path)(error.into()))?;
-        open.file.write_all(&line).map_err(failed(&open.path))?;
-        open.length += line.len() as u64;
+        let mut files = files(folder)?.into_iter().rev();
+        let Some(last) = files.next() else {
+            (self.file, self.head, self.length) = (None, Head::default(), 0);
+            return Ok(());
+        };
+        let (open, mut head, length) = opened(last)?;
+        // A crash may have come between a file and its first line.
+        if length == 0
+            && let Some(before) = files.next()
+        {
+            head = opened(before)?.1;
+        }
+        let first = open.path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+        if length == 0 && first != Some(head.number) {
+            return Err(changed(&open, 0));
+        }
+        (self.file, self.head, self.length) = (Some(open), head, length);
+        Ok(())
+    }
+
+    fn append(&mut self, folder: &Path, record: &Record) -> Result<(), AuditError> {
+        if self.file.is_none() || self.length >= self.full {
+            let path = folder.join(format!("{:012}.ndjson", self.head.number));
+            (self.file, self.length) = (Some(Open::new(path, private().read(true).create_new(true))?), 0);
+        }
+        let Some(Open { file, path, .. }) = &mut self.file else { return Ok(()) };
+        let (head, line) = Chained::line(self.head, record).map_err(|error| failed(path)(error.into()))?;
+        file.write_all(&line).map_err(failed(path))?;
+        self.length += line.len() as u64;
         self.head = head;
         if self.synced.elapsed() >= SYNC_EVERY {
             self.synced = Instant::now();
-            open.file.sync_data().map_err(failed(&open.path))?;
+            file.sync_data().map_err(failed(path))?;
         }
         Ok(())
     }
@@ -233,27 +291,50 @@ fn lines(path: PathBuf) -> Box<dyn Iterator<Item = Result<(PathBuf, usize, Chain
     }))
 }
 
-/// The head that a file ends with, and where; a line that a crash has torn is cut off.
-fn head_of(file: &mut File, path: &Path) -> Result<(Head, u64), AuditError> {
-    let mut bytes = Vec::new();
-    file.seek(SeekFrom::Start(0)).map_err(failed(path))?;
-    file.read_to_end(&mut bytes).map_err(failed(path))?;
-    let length = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
-    if length < bytes.len() {
-        file.set_len(length as u64).map_err(failed(path))?;
+/// A file of an account, with the head that it ends with, and where.
+fn opened(path: PathBuf) -> Result<(Open, Head, u64), AuditError> {
+    let open = Open::new(path, private().read(true))?;
+    let length = open.file.metadata().map_err(failed(&open.path))?.len();
+    let (head, length) = head_of(&open, (0, Head::default()), length)?;
+    Ok((open, head, length))
+}
+
+/// The head that a file of some length ends with, and where, of which it is known how it was at a place before
+/// that; a line that a crash has torn is cut off.
+fn head_of(open: &Open, (from, known): (u64, Head), length: u64) -> Result<(Head, u64), AuditError> {
+    let mut tail = TAIL;
+    loop {
+        let begin = length.saturating_sub(tail).max(from);
+        let mut bytes = vec![0; usize::try_from(length - begin).unwrap_or_default()];
+        open.file.read_exact_at(&mut bytes, begin).map_err(failed(&open.path))?;
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        let last = bytes[..whole].split(|byte| *byte == b'\n').rev().nth(1).unwrap_or_default();
+        // It has to be seen where it begins.
+        if begin > from && last.len() + 1 >= whole {
+            tail *= 2;
+            continue;
+        }
+        let end = begin + whole as u64;
+        if end < length {
+            open.file.set_len(end).map_err(failed(&open.path))?;
+        }
+        if end == from {
+            return Ok((known, from));
+        }
+        let last = Chained::read(last).ok_or_else(|| changed(open, end))?;
+        return Ok((Head { number: last.number + 1, hash: last.hash }, end));
     }
-    let last = bytes[..length].split(|byte| *byte == b'\n').rev().nth(1);
-    let changed = || AuditError::Changed {
-        path: path.to_owned(),
-        line: bytes[..length].iter().filter(|byte| **byte == b'\n').count(),
+}
+
+/// What ends at a place of a file is no record.
+fn changed(open: &Open, end: u64) -> AuditError {
+    let bytes = fs::read(&open.path).unwrap_or_default();
+    let before = bytes.iter().take(usize::try_from(end).unwrap_or(usize::MAX));
+    AuditError::Changed {
+        path: open.path.clone(),
+        line: before.filter(|byte| **byte == b'\n').count(),
         problem: "it is no record of an audit".to_owned(),
-    };
-    let first = || path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
-    let head = match last {
-        Some(line) => Chained::read(line).map(|line| Head { number: line.number + 1, hash: line.hash }),
-        None => first().map(|number| Head { number, hash: Hash::default() }).filter(|head| head.number == 0),
-    };
-    Ok((head.ok_or_else(changed)?, length as u64))
+    }
 }
 
 /// A file that its owner alone reads.

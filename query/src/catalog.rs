@@ -190,7 +190,7 @@ impl SchemaProvider for About {
             "columns" => Some(self.columns()?),
             "rejects" => Some(self.rejects().await?),
             "versions" => Some(Arc::new(Versions::new(&self.scope))),
-            AUDIT if self.scope.may_audit() => Some(audit::table(self.scope.audit.as_deref())?),
+            AUDIT if self.scope.may_audit() => Some(Arc::new(audit::Account::new(self.scope.audit.clone())?)),
             _ => None,
         })
     }
@@ -263,10 +263,15 @@ impl About {
 
 /// A table of what is known already.
 pub(crate) fn table(columns: Vec<(&str, ArrayRef)>) -> Result<Arc<dyn TableProvider>> {
+    let batch = batch(columns)?;
+    Ok(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?))
+}
+
+/// Columns side by side, any of which may have nulls.
+pub(crate) fn batch(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
     let fields: Vec<_> = columns.iter().map(|(name, array)| Field::new(*name, data_type(array), true)).collect();
-    let schema = Arc::new(Schema::new(fields));
-    let batch = RecordBatch::try_new(schema.clone(), columns.into_iter().map(|(_, array)| array).collect())?;
-    Ok(Arc::new(MemTable::try_new(schema, vec![vec![batch]])?))
+    let columns = columns.into_iter().map(|(_, array)| array).collect();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
 fn data_type(array: &ArrayRef) -> DataType {

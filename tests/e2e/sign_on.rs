@@ -279,6 +279,19 @@ fn account(installation: &Installation, port: &str, token: &str) -> Result<()> {
         &["dashboard", "training", "bora.person"],
     )?;
     says(&installation.succeed(&["audit", "subject", "1112034563562"])?, &["nobody asked for this person by number"])?;
+    // However the number is written; and a view is known by its name.
+    installation.ask(&format!("select count(*) from bora.person where citizen_id = {number}"))?;
+    installation.ask("select max(valid_from) from dopa.administrative_area__history")?;
+    for condition in [
+        "shows_persons and subjects = (select max(subjects) from ruam.audit where who = 'dashboard')",
+        "tables like 'dopa.administrative_area__history: %'",
+    ] {
+        let found = installation.ask(&format!(
+            "select count(*) from ruam.audit where who = 'system' and event = 'answered' and {condition} \
+             and at > now() - interval '1 day'"
+        ))?;
+        ensure!(found == [[text("1")]], "{condition}: {found:?}");
+    }
     let folder = installation.data_dir().join("audit");
     let mut files: Vec<_> = std::fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     files.retain(|path| path.extension().is_some_and(|extension| extension == "ndjson"));

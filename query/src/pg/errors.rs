@@ -77,7 +77,9 @@ fn code(error: &QueryError) -> &'static str {
         QueryError::Call { .. } | QueryError::Zone => "22023",
         QueryError::Parameters { .. } => "08P01",
         QueryError::Parameter { .. } => "22P02",
-        QueryError::Lake(_) | QueryError::Spill { .. } | QueryError::Output { .. } | QueryError::Format { .. } => "58030",
+        QueryError::Lake(_) | QueryError::Spill { .. } | QueryError::Output { .. } | QueryError::Format { .. } => {
+            "58030"
+        }
     }
 }
 
