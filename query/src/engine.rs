@@ -152,6 +152,12 @@ impl Engine {
         self.base.clone()
     }
 
+    /// The same, with texts in the answers as every program knows them: not all know the newer layout.
+    pub(crate) fn base_without_views(&self) -> SessionState {
+        let config = self.base.config().clone().set_bool("datafusion.optimizer.expand_views_at_output", true);
+        SessionStateBuilder::new_from_existing(self.base.clone()).with_config(config).build()
+    }
+
     /// A session with what a server has added to all sessions.
     pub(crate) fn session_with(&self, base: SessionState, caller: Caller) -> Result<Session, QueryError> {
         self.session_on(base, caller, self.tables.clone(), Audited::Yes)

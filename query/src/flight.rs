@@ -9,14 +9,13 @@
 use std::sync::Arc;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
-use datafusion::execution::session_state::SessionStateBuilder;
 use ruam_identity::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::door;
 use crate::engine::Engine;
-use crate::sign_in::{Admission, SignIn};
+use crate::sign_in::{Doorkeeper, SignIn};
 
 mod clients;
 mod keys;
@@ -47,11 +46,7 @@ impl FlightServer {
         sign_in: Option<Arc<dyn SignIn>>,
         tls: Option<Arc<ServerConfig>>,
     ) -> Self {
-        let base = engine.base();
-        // Not every client knows the newer layout of strings.
-        let config = base.config().clone().set_bool("datafusion.optimizer.expand_views_at_output", true);
-        let base = SessionStateBuilder::new_from_existing(base).with_config(config).build();
-        let clients = Clients::new(engine.clone(), base, Admission(sign_in));
+        let clients = Clients::new(engine.clone(), engine.base_without_views(), Doorkeeper(sign_in));
         Self { listener, tls, service: Service::new(clients) }
     }
 

@@ -17,7 +17,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::execution::session_state::SessionState;
 use ruam_identity::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ use crate::caller::Caller;
 use crate::door::{self, Peer};
 use crate::engine::Engine;
 use crate::session::Session;
-use crate::sign_in::{Admission, SignIn};
+use crate::sign_in::{Doorkeeper, SignIn};
 
 mod answer;
 mod ask;
@@ -53,7 +53,7 @@ struct Shared {
     engine: Engine,
     /// What sessions of this protocol have.
     base: SessionState,
-    admission: Admission,
+    doorkeeper: Doorkeeper,
     jobs: Jobs,
 }
 
@@ -66,11 +66,8 @@ impl HttpServer {
         sign_in: Option<Arc<dyn SignIn>>,
         tls: Option<Arc<ServerConfig>>,
     ) -> Self {
-        let base = engine.base();
-        // Not every program knows the newer layout of strings.
-        let config = base.config().clone().set_bool("datafusion.optimizer.expand_views_at_output", true);
-        let base = SessionStateBuilder::new_from_existing(base).with_config(config).build();
-        let shared = Shared { engine: engine.clone(), base, admission: Admission(sign_in), jobs: Jobs::new() };
+        let base = engine.base_without_views();
+        let shared = Shared { engine: engine.clone(), base, doorkeeper: Doorkeeper(sign_in), jobs: Jobs::new() };
         Self { listener, tls, shared: Arc::new(shared) }
     }
 
@@ -100,12 +97,12 @@ impl Shared {
     /// Who asks.
     async fn caller(&self, request: &Parts) -> Result<Caller, Problem> {
         let peer = request.extensions.get::<Peer>().ok_or_else(|| Problem::server("the connection is not known"))?;
-        if !self.admission.asks() && is_of_a_page(&request.headers, &request.uri) {
+        if !self.doorkeeper.asks() && is_of_a_page(&request.headers, &request.uri) {
             let told = "without sign-on, web pages are not answered. Ask from a program, or switch on [sign_on]";
             return Err(Problem::new(StatusCode::FORBIDDEN, told));
         }
         let authorization = request.headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
-        let signed_in = self.admission.admit(authorization, peer.address, "http").await;
+        let signed_in = self.doorkeeper.admit(authorization, peer.address, "http").await;
         Ok(signed_in.map_err(|refused| Problem::new(StatusCode::UNAUTHORIZED, refused.to_string()))?.caller)
     }
 

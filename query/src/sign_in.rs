@@ -41,8 +41,7 @@ impl SignIn for BySignOn {
         }
         let caller = Caller::new(principal.name(), principal.roles().iter().cloned(), client.clone());
         let who = self.0.clone();
-        // With other roles, other things are seen.
-        let counts = move || who.renew(&principal).is_ok_and(|now| now.roles() == principal.roles());
+        let counts = move || who.still_counts(&principal);
         Ok(SignedIn { caller, counts: Arc::new(counts) })
     }
 }
@@ -63,9 +62,9 @@ pub struct Refused(pub String);
 
 /// Lets clients in.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Admission(pub Option<Arc<dyn SignIn>>);
+pub(crate) struct Doorkeeper(pub Option<Arc<dyn SignIn>>);
 
-impl Admission {
+impl Doorkeeper {
     /// Whether one has to sign in.
     pub(crate) fn asks(&self) -> bool {
         self.0.is_some()

@@ -147,12 +147,11 @@ impl Authenticator {
         Ok(ScramExchange { verifier, principal, throttle: self.throttle.clone(), user: user.to_owned(), from })
     }
 
-    /// The principal as it is now, for a connection that stays open: roles may have changed, a user may have
-    /// been removed, a token revoked or expired.
+    /// The principal as it is now: roles may have changed, a user may have been removed, a token revoked or expired.
     ///
     /// # Errors
     /// Where the sign-in counts no longer.
-    pub fn renew(&self, principal: &Principal) -> Result<Principal, SignOnError> {
+    fn renew(&self, principal: &Principal) -> Result<Principal, SignOnError> {
         if principal.expires.is_some_and(|expires| self.clock.now() >= expires) {
             return Err(SignOnError::Refused);
         }
@@ -162,6 +161,12 @@ impl Authenticator {
             (Method::Oidc, ..) if self.oidc.is_some() => Ok(principal.clone()),
             _ => Err(SignOnError::Refused),
         }
+    }
+
+    /// Whether a sign-in still counts as it did, for a connection that stays open: with other roles, other things
+    /// are seen.
+    pub fn still_counts(&self, principal: &Principal) -> bool {
+        self.renew(principal).is_ok_and(|now| now.roles() == principal.roles())
     }
 
     async fn by_token(&self, token: &Secret) -> Result<Principal, SignOnError> {

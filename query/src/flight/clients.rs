@@ -16,7 +16,7 @@ use crate::door::Peer;
 use crate::engine::Engine;
 use crate::kept::{Kept, handle};
 use crate::session::Session;
-use crate::sign_in::{Admission, SignedIn};
+use crate::sign_in::{Doorkeeper, SignedIn};
 
 const MAX_CLIENTS: usize = 2000;
 /// So many tickets, and so many prepared statements, of one client.
@@ -29,7 +29,7 @@ pub(super) struct Clients {
     engine: Engine,
     /// What sessions of this protocol have.
     base: SessionState,
-    admission: Admission,
+    doorkeeper: Doorkeeper,
     /// Begins with a secret of this process.
     hash: Sha256,
     known: Kept<Arc<Client>>,
@@ -44,9 +44,9 @@ pub(super) struct Client {
 }
 
 impl Clients {
-    pub(super) fn new(engine: Engine, base: SessionState, admission: Admission) -> Self {
+    pub(super) fn new(engine: Engine, base: SessionState, doorkeeper: Doorkeeper) -> Self {
         let hash = Sha256::new_with_prefix(format!("{}{}", handle(), handle()));
-        Self { engine, base, admission, hash, known: Kept::new(MAX_CLIENTS, UNUSED) }
+        Self { engine, base, doorkeeper, hash, known: Kept::new(MAX_CLIENTS, UNUSED) }
     }
 
     /// Whose call it is.
@@ -81,7 +81,7 @@ impl Clients {
     }
 
     async fn let_in(&self, authorization: Option<&[u8]>, peer: &Peer) -> Result<Arc<Client>, Status> {
-        let signed_in = self.admission.admit(authorization, peer.address, "flight").await;
+        let signed_in = self.doorkeeper.admit(authorization, peer.address, "flight").await;
         let signed_in = signed_in.map_err(|refused| Status::unauthenticated(refused.to_string()))?;
         let session = self.engine.session_with(self.base.clone(), signed_in.caller.clone());
         let session = session.map_err(|error| super::tickets::status(&error))?;

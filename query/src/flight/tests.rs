@@ -43,7 +43,7 @@ fn service(sign_in: Option<Arc<dyn SignIn>>) -> (tempfile::TempDir, Service) {
     let folder = tempfile::tempdir().unwrap();
     let lake = Lake::open(&folder.path().to_string_lossy(), &Default::default()).unwrap();
     let engine = Engine::new(lake, Vec::new(), Policies::default(), EngineSettings::default()).unwrap();
-    let clients = Clients::new(engine.clone(), engine.base(), Admission(sign_in));
+    let clients = Clients::new(engine.clone(), engine.base(), Doorkeeper(sign_in));
     (folder, Service::new(clients))
 }
 

@@ -112,9 +112,9 @@ impl StillIn {
         self.last_word.take()
     }
 
-    /// Whether it is as it was: with other roles, other things are seen.
+    /// Whether it is as it was.
     fn counts(&self) -> bool {
-        self.who.renew(&self.principal).is_ok_and(|now| now.roles() == self.principal.roles())
+        self.who.still_counts(&self.principal)
     }
 }
 

@@ -136,11 +136,13 @@ async fn what_is_taken_away_counts_no_longer() {
     let (user, by_token) = (setting.password("somchai", PASSWORD).await.unwrap(), setting.token(&token).await.unwrap());
     assert_eq!(setting.who.renew(&user).unwrap(), user);
     assert_eq!(setting.who.renew(&by_token).unwrap(), by_token);
+    assert!(setting.who.still_counts(&user) && setting.who.still_counts(&by_token));
     setting.users().remove("somchai").unwrap();
     let Method::Token { id } = by_token.method() else { panic!("by a token") };
     setting.tokens().revoke(id).unwrap();
     assert!(matches!(setting.who.renew(&user), Err(SignOnError::Refused)));
     assert!(matches!(setting.who.renew(&by_token), Err(SignOnError::Refused)));
+    assert!(!setting.who.still_counts(&user) && !setting.who.still_counts(&by_token));
     assert!(matches!(setting.password("somchai", PASSWORD).await, Err(SignOnError::Refused)));
     assert!(matches!(setting.token(&token).await, Err(SignOnError::Refused)));
 }
