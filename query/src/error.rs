@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use datafusion::error::DataFusionError;
+use ruam_door::Problem;
 use ruam_event::DatasetId;
 use ruam_lake::LakeError;
 
@@ -184,4 +186,17 @@ fn plain(error: &DataFusionError) -> String {
 /// An error of the lake, where DataFusion asks for one of its own.
 pub(crate) fn external(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {
     DataFusionError::External(Box::new(error))
+}
+
+impl From<QueryError> for Problem {
+    fn from(error: QueryError) -> Self {
+        let status = match error.fault() {
+            Fault::Statement => StatusCode::BAD_REQUEST,
+            Fault::Missing => StatusCode::NOT_FOUND,
+            Fault::Permission => StatusCode::FORBIDDEN,
+            Fault::Resources => StatusCode::INSUFFICIENT_STORAGE,
+            Fault::Server => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error.to_string())
+    }
 }

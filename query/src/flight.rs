@@ -13,7 +13,6 @@ use ruam_identity::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::door;
 use crate::engine::Engine;
 use crate::sign_in::{Doorkeeper, SignIn};
 
@@ -53,7 +52,7 @@ impl FlightServer {
     /// Answers until it is stopped.
     pub async fn serve(self, stop: CancellationToken) {
         let service = FlightServiceServer::new(self.service).max_decoding_message_size(MAX_MESSAGE);
-        door::serve(self.listener, "Flight SQL", self.tls, service, stop).await;
+        ruam_door::serve(self.listener, "Flight SQL", self.tls, service, stop).await;
     }
 }
 

@@ -7,23 +7,22 @@
 //! Guaranteed: nothing is answered before sign-in where there is sign-on. Without, nothing is answered to a web
 //! page: whoever is on this machine may ask, and not the pages that they look at.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use datafusion::execution::session_state::SessionState;
+use ruam_door::{Peer, Problem, is_of_a_page, json};
 use ruam_identity::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::caller::Caller;
-use crate::door::{self, Peer};
 use crate::engine::Engine;
 use crate::session::Session;
 use crate::sign_in::{Doorkeeper, SignIn};
@@ -31,12 +30,10 @@ use crate::sign_in::{Doorkeeper, SignIn};
 mod answer;
 mod ask;
 mod jobs;
-mod problem;
 
 use answer::{answer, wanted};
 use ask::Ask;
 use jobs::Jobs;
-use problem::Problem;
 
 /// What can be asked for, for programs.
 const OPENAPI: &str = include_str!("http/openapi.json");
@@ -78,7 +75,7 @@ impl HttpServer {
             router = router.route(path, methods);
         }
         let router = router.fallback(nothing_here).method_not_allowed_fallback(no_such_method);
-        door::serve(self.listener, "HTTP", self.tls, router.with_state(self.shared), stop).await;
+        ruam_door::serve(self.listener, "HTTP", self.tls, router.with_state(self.shared), stop).await;
     }
 }
 
@@ -113,16 +110,6 @@ impl Shared {
     }
 }
 
-/// Whether a browser sends it for a page: one that says where it comes from, or that was led here by another name.
-fn is_of_a_page(headers: &HeaderMap, uri: &Uri) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let authority = host.and_then(|host| host.parse().ok()).or_else(|| uri.authority().cloned());
-    let name = authority.as_ref().map(|authority| authority.host().trim_matches(['[', ']']).to_owned());
-    let is_here =
-        name.is_none_or(|name| name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()));
-    headers.contains_key(header::ORIGIN) || !is_here
-}
-
 async fn sql(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let caller = shared.caller(&head).await?;
@@ -145,12 +132,12 @@ async fn begin(State(shared): State<Arc<Shared>>, request: Request) -> Result<Re
     let question = ask.question(&session).await?;
     let (id, job) = shared.jobs.begin(caller, question, &session)?;
     let location = [(header::LOCATION, format!("/v1/jobs/{id}"))];
-    Ok((StatusCode::ACCEPTED, location, problem::json(&job.told(&id))).into_response())
+    Ok((StatusCode::ACCEPTED, location, json(&job.told(&id))).into_response())
 }
 
 async fn look(State(shared): State<Arc<Shared>>, Path(id): Path<String>, head: Parts) -> Result<Response, Problem> {
     let caller = shared.caller(&head).await?;
-    Ok(problem::json(&shared.jobs.get(&id, &caller)?.told(&id)).into_response())
+    Ok(json(&shared.jobs.get(&id, &caller)?.told(&id)).into_response())
 }
 
 async fn end(State(shared): State<Arc<Shared>>, Path(id): Path<String>, head: Parts) -> Result<Response, Problem> {
@@ -203,20 +190,5 @@ mod tests {
         let document: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
         let described: BTreeSet<_> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(described, routes().into_iter().map(|(path, _)| path).collect());
-    }
-
-    #[test]
-    fn pages_are_told_from_programs() {
-        let of = |host: &str, origin: bool| {
-            let mut headers = HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]);
-            if origin {
-                headers.insert(header::ORIGIN, "https://example.org".parse().unwrap());
-            }
-            is_of_a_page(&headers, &Uri::from_static("/v1/sql"))
-        };
-        for host in ["127.0.0.1:8080", "localhost:8080", "[::1]:8080", "127.0.0.1"] {
-            assert!(!of(host, false) && of(host, true), "{host}");
-        }
-        assert!(of("rebound.example.org:8080", false));
     }
 }

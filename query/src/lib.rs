@@ -14,7 +14,6 @@ pub mod caller;
 mod catalog;
 mod describe_table;
 mod dialect;
-mod door;
 pub mod engine;
 mod error;
 pub mod extract;

@@ -11,15 +11,16 @@ use serde_json::Value;
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// Which crates of the house each crate may know. Arrows run downward only.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("ruam-event", &[]),
+    ("ruam-door", &["ruam-identity"]),
     ("ruam-identity", &["ruam-event"]),
     ("ruam-log", &["ruam-event"]),
     ("ruam-lake", &["ruam-event"]),
     ("ruam-transform", &["ruam-event"]),
-    ("ruam-connectors", &["ruam-event", "ruam-identity"]),
+    ("ruam-connectors", &["ruam-door", "ruam-event", "ruam-identity"]),
     // Questions are judged by the same rules as what comes in: `thai_id_valid` is the type's own.
-    ("ruam-query", &["ruam-event", "ruam-identity", "ruam-lake", "ruam-transform"]),
+    ("ruam-query", &["ruam-door", "ruam-event", "ruam-identity", "ruam-lake", "ruam-transform"]),
     (
         "ruam",
         &["ruam-connectors", "ruam-event", "ruam-identity", "ruam-lake", "ruam-log", "ruam-query", "ruam-transform"],
@@ -45,7 +46,10 @@ const ALONE: [(&str, &[&str]); 5] = [
     ("rdkafka", &["ruam-log", "ruam-tests"]),
     ("deltalake", &["ruam-lake", "ruam-query", "ruam-tests"]),
     ("datafusion", &["ruam-query"]),
-    ("tokio", &["ruam", "ruam-identity", "ruam-lake", "ruam-log", "ruam-query", "ruam-tests"]),
+    (
+        "tokio",
+        &["ruam", "ruam-connectors", "ruam-door", "ruam-identity", "ruam-lake", "ruam-log", "ruam-query", "ruam-tests"],
+    ),
 ];
 
 /// The packages of the workspace and what each needs to run.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::execution::session_state::SessionState;
+use ruam_door::Peer;
 use sha2::{Digest, Sha256};
 use tonic::{Request, Status};
 
 use super::tickets::{Prepared, Running};
-use crate::door::Peer;
 use crate::engine::Engine;
 use crate::kept::{Kept, handle};
 use crate::session::Session;

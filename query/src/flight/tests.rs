@@ -20,10 +20,10 @@ use tonic::{Code, Request, Status};
 
 use super::*;
 use crate::caller::Caller;
-use crate::door::Peer;
 use crate::engine::EngineSettings;
 use crate::policy::Policies;
 use crate::sign_in::{Refused, SignedIn};
+use ruam_door::Peer;
 
 /// Lets in whoever names themselves.
 #[derive(Debug)]

@@ -11,8 +11,8 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use ruam_door::Problem;
 
-use super::problem::Problem;
 use crate::error::QueryError;
 use crate::format::{Format, Sink, sink};
 

@@ -3,10 +3,10 @@
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, StatusCode, header};
 use datafusion::common::ScalarValue;
+use ruam_door::Problem;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::problem::Problem;
 use crate::session::Session;
 use crate::statement::{Question, Statement};
 

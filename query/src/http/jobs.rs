@@ -20,11 +20,11 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, SpillFile};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
+use ruam_door::Problem;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::problem::Problem;
 use crate::caller::Caller;
 use crate::error::QueryError;
 use crate::kept::{Kept, handle};

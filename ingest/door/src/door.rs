@@ -1,7 +1,4 @@
-//! Where clients of HTTP come in, be it of version 1 or 2: gRPC (Flight SQL) is carried by the latter.
-//!
-//! What passes through: connections, encrypted where there is a certificate, into requests for a service, each
-//! with its [`Peer`]. Guaranteed: never more than a number of connections; one that sends no request is closed.
+//! Connections of HTTP, be it of version 1 or 2: gRPC (Flight SQL) is carried by the latter.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -12,7 +9,6 @@ use std::time::Duration;
 
 use axum::http::{Request, Response};
 use bytes::Bytes;
-use datafusion_postgres::pgwire::tokio::TlsAcceptor;
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -21,16 +17,21 @@ use ruam_identity::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
+use uuid::Uuid;
 
 const MAX_CONNECTIONS: usize = 1000;
+/// The most bytes of the head of a request.
+const MAX_HEAD: usize = 32 << 10;
 /// How long a client may take to send the head of a request, and to answer when it is asked whether it is there.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Whose request it is.
 #[derive(Clone, Debug)]
-pub(crate) struct Peer {
+pub struct Peer {
+    /// Where it comes from.
     pub address: SocketAddr,
     /// Names the connection; nobody else knows it.
     pub connection: Arc<str>,
@@ -54,7 +55,7 @@ async fn encrypted(socket: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<Bo
 }
 
 /// Serves connections until it is stopped. `what` is how they are called, for the log.
-pub(crate) async fn serve<S, B>(
+pub async fn serve<S, B>(
     listener: TcpListener,
     what: &'static str,
     tls: Option<Arc<ServerConfig>>,
@@ -88,7 +89,7 @@ pub(crate) async fn serve<S, B>(
         // Small answers do not wait for others; where that cannot be set they do.
         let _ = socket.set_nodelay(true);
         let (service, stop, tls) = (service.clone(), stop.clone(), tls.clone());
-        let peer = Peer { address, connection: crate::kept::handle().into() };
+        let peer = Peer { address, connection: Uuid::new_v4().simple().to_string().into() };
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
             service.clone().call(request)
@@ -96,8 +97,9 @@ pub(crate) async fn serve<S, B>(
         tokio::spawn(async move {
             let _place = place;
             let mut builder = Builder::new(TokioExecutor::new());
-            builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+            builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(MAX_HEAD);
             builder.http2().timer(TokioTimer::new()).keep_alive_interval(PATIENCE).keep_alive_timeout(PATIENCE);
+            builder.http2().max_header_list_size(MAX_HEAD as u32);
             let served = async {
                 let socket = encrypted(socket, tls).await?;
                 builder.serve_connection(TokioIo::new(socket), service).await
