@@ -27,6 +27,8 @@ pub const UNCHANGED: &str = "__debezium_unavailable_value";
 
 /// Header that holds the CloudEvents id.
 pub const ID_HEADER: &str = "ce_id";
+/// Header that holds the CloudEvents source, within which the id is unique.
+pub const SOURCE_HEADER: &str = "ce_source";
 /// Header that holds the source position (CloudEvents' `sequence` extension).
 pub const SEQUENCE_HEADER: &str = "ce_sequence";
 
@@ -35,11 +37,19 @@ pub const SEQUENCE_HEADER: &str = "ce_sequence";
 /// `ce_id` is unique within `ce_source`: the position is. The key is not repeated as `ce_subject`,
 /// because keys can be personal and headers end up in logs.
 pub fn attributes(dataset: &DatasetId, event: &ChangeEvent) -> impl Iterator<Item = (&'static str, String)> {
-    let source = format!("/{}/{}", dataset.agency(), dataset.name());
+    attributes_of(format!("/{}/{}", dataset.agency(), dataset.name()), event_id(event.position), event)
+}
+
+/// The same, of an event that has an id and a source of its own.
+pub fn attributes_of(
+    source: String,
+    id: String,
+    event: &ChangeEvent,
+) -> impl Iterator<Item = (&'static str, String)> + use<> {
     [
         ("ce_specversion", "1.0".to_owned()),
-        (ID_HEADER, event_id(event.position)),
-        ("ce_source", source),
+        (ID_HEADER, id),
+        (SOURCE_HEADER, source),
         ("ce_type", format!("ruam.change.{}", event.change.op().word())),
         (SEQUENCE_HEADER, event.position.to_string()),
         ("content-type", "application/json".to_owned()),

@@ -19,11 +19,13 @@ mod lease;
 mod native;
 mod partitioner;
 pub mod publisher;
+mod recent;
 pub mod subscriber;
 mod topics;
 
 pub use error::LogError;
 pub use lease::Lease;
-pub use publisher::Publisher;
+pub use publisher::{EventName, Publisher};
+pub use recent::recent;
 pub use subscriber::{Delivery, Subscriber};
 pub use topics::{Log, LogSettings, TopicLayout};

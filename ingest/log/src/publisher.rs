@@ -38,7 +38,7 @@ use crate::topics::{Log, Logging, REQUEST_TIMEOUT, TopicLayout, held, log_line};
 /// librdkafka's default for `message.max.bytes`.
 const DEFAULT_MAX_BYTES: usize = 1_000_000;
 /// How long one wait for librdkafka lasts, before stopping is looked for.
-const WAIT: Duration = Duration::from_millis(50);
+pub(crate) const WAIT: Duration = Duration::from_millis(50);
 
 /// Publishes the events of one dataset.
 pub struct Publisher {
@@ -52,6 +52,15 @@ pub struct Publisher {
     /// Buffers, kept from event to event.
     key_bytes: Vec<u8>,
     value_bytes: Vec<u8>,
+}
+
+/// What an event is called where its sender names it: CloudEvents' `id`, which is unique within its `source`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventName<'a> {
+    /// Who or what made it.
+    pub source: &'a str,
+    /// Its name there.
+    pub id: &'a str,
 }
 
 /// What a publisher has done.
@@ -139,6 +148,12 @@ impl Publisher {
         self.last.iter().copied().min().flatten()
     }
 
+    /// The position of the last event that is in the log, or was handed to it: what comes by order of its arrival
+    /// gets one behind it.
+    pub fn newest(&self) -> Option<Position> {
+        self.last.iter().copied().max().flatten()
+    }
+
     /// Publishes an event, unless it is in the log already. Blocks while the log is slower than
     /// the source; `stop` is asked now and then.
     ///
@@ -146,19 +161,34 @@ impl Publisher {
     /// Where the event cannot be published, or publishing has failed before; the publisher is of no
     /// further use then.
     pub fn publish(&mut self, event: &ChangeEvent, stop: &dyn Fn() -> bool) -> Result<Sent, LogError> {
+        self.publish_as(event, None, stop)
+    }
+
+    /// The same for an event that may have a name of its own. Where it has no key or is too large
+    /// ([`LogError::NoKey`], [`LogError::TooLarge`]) and tells nothing of the row before it, nothing of it has been
+    /// sent, and others can be published in its place.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub fn publish_as(
+        &mut self,
+        event: &ChangeEvent,
+        name: Option<EventName<'_>>,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Sent, LogError> {
         let mut sent = Sent::default();
         if event.change.op() == Op::Truncate {
             self.key_bytes.clear();
             for partition in 0..self.layout.partitions {
-                self.send(event, partition, &mut sent, stop)?;
+                self.send(event, name, partition, &mut sent, stop)?;
             }
         } else {
             let partition = self.partition_of(event)?;
             if let Some(left) = self.left_behind(event).filter(|(left, _)| *left != partition) {
-                self.send(&left.1, left.0, &mut sent, stop)?;
+                self.send(&left.1, name, left.0, &mut sent, stop)?;
             }
             self.partition_of(event)?;
-            self.send(event, partition, &mut sent, stop)?;
+            self.send(event, name, partition, &mut sent, stop)?;
         }
         Ok(sent)
     }
@@ -195,6 +225,7 @@ impl Publisher {
     fn send(
         &mut self,
         event: &ChangeEvent,
+        name: Option<EventName<'_>>,
         partition: i32,
         sent: &mut Sent,
         stop: &dyn Fn() -> bool,
@@ -211,10 +242,14 @@ impl Publisher {
             let (dataset, position, limit) = (self.dataset.clone(), event.position, self.max_bytes);
             return Err(LogError::TooLarge { dataset, position, size, limit });
         }
-        let mut headers = OwnedHeaders::new();
-        for (key, value) in envelope::attributes(&self.dataset, event) {
-            headers = headers.insert(Header { key, value: Some(&value) });
-        }
+        let add =
+            |headers: OwnedHeaders, (key, value): (&str, String)| headers.insert(Header { key, value: Some(&value) });
+        let headers = match name {
+            Some(EventName { source, id }) => {
+                envelope::attributes_of(source.to_owned(), id.to_owned(), event).fold(OwnedHeaders::new(), add)
+            }
+            None => envelope::attributes(&self.dataset, event).fold(OwnedHeaders::new(), add),
+        };
         let mut record =
             BaseRecord::to(&self.layout.topic.name).partition(partition).payload(&self.value_bytes).headers(headers);
         if !self.key_bytes.is_empty() {
