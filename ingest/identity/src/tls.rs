@@ -8,12 +8,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
 use serde::Deserialize;
 
 use crate::error::SignOnError;
@@ -35,6 +36,19 @@ impl TlsSettings {
     /// # Errors
     /// Where a file cannot be read, holds something else, or the two do not fit together.
     pub fn server_config(&self) -> Result<Arc<ServerConfig>, SignOnError> {
+        self.config(None)
+    }
+
+    /// The same for a server whose clients have to show a certificate as well (mutual TLS), which one of the
+    /// certificates of a file, in PEM, leads to. The file is read this once.
+    ///
+    /// # Errors
+    /// As [`Self::server_config`], and where that file is not right.
+    pub fn server_config_asking(&self, issuers: &Path) -> Result<Arc<ServerConfig>, SignOnError> {
+        self.config(Some(issuers))
+    }
+
+    fn config(&self, issuers: Option<&Path>) -> Result<Arc<ServerConfig>, SignOnError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let (stamps, shown) = (self.stamps(), self.load(&provider)?);
         let certificate = Certificate {
@@ -42,9 +56,13 @@ impl TlsSettings {
             provider: provider.clone(),
             shown: Mutex::new((stamps, Arc::new(shown))),
         };
-        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
         let config = config.map_err(|error| wrong(&self.certificate, error.to_string(), "Report this with the log"))?;
-        Ok(Arc::new(config.with_no_client_auth().with_cert_resolver(Arc::new(certificate))))
+        let config = match issuers {
+            None => config.with_no_client_auth(),
+            Some(issuers) => config.with_client_cert_verifier(verifier(issuers, provider)?),
+        };
+        Ok(Arc::new(config.with_cert_resolver(Arc::new(certificate))))
     }
 
     fn load(&self, provider: &CryptoProvider) -> Result<CertifiedKey, SignOnError> {
@@ -71,6 +89,19 @@ impl TlsSettings {
     fn stamps(&self) -> [Option<Stamp>; 2] {
         [&self.certificate, &self.key].map(|path| Stamp::of(path).ok())
     }
+}
+
+/// Accepts the certificates of clients that one of those in a file leads to.
+fn verifier(issuers: &Path, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, SignOnError> {
+    let remedy = "Name the certificates of those who issue the clients', in PEM";
+    let pem = read(issuers)?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|_| wrong(issuers, "it is not in PEM".to_owned(), remedy))?;
+        roots.add(certificate).map_err(|error| wrong(issuers, error.to_string(), remedy))?;
+    }
+    let built = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    built.map_err(|error| wrong(issuers, error.to_string(), remedy))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, SignOnError> {
