@@ -10,11 +10,13 @@
 //! the same again. Nothing here does I/O or reads a clock, and no reason repeats a value.
 
 pub mod decoder;
+mod json_schema;
 pub mod normaliser;
 pub mod origin;
 pub mod reject;
 pub mod types;
 
+pub use json_schema::json_schema;
 pub use normaliser::{Normalised, Transform};
 pub use reject::Reason;
 pub use types::SemanticType;
