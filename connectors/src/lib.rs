@@ -1,8 +1,8 @@
 //! Sources of change events: what an agency's system of record looks like to the rest of Ruam.
 //!
 //! What passes through: changes, as [`ChangeEvent`](ruam_event::ChangeEvent)s in the order of their
-//! positions, out of a [`Source`]. Where they go is not a source's concern: it sees neither the log
-//! nor the lake.
+//! positions, out of a [`Source`]; or, where an agency sends them itself, through the [`gateway`] into an
+//! [`Intake`](gateway::Intake). Where they go is not a source's concern: it sees neither the log nor the lake.
 //!
 //! Guaranteed: opened after any position, a source yields what follows it, the same each time; the
 //! [`conformance`] suite holds every source to that.
@@ -11,6 +11,7 @@
 
 mod areas;
 pub mod conformance;
+pub mod gateway;
 mod generated;
 mod source;
 
@@ -37,15 +38,31 @@ const KINDS: &[(&str, Constructor)] = &[
     ("generated_welfare_payments", generated::welfare_payments::open),
 ];
 
-/// The source that a dataset declares; none where somebody else fills its topic.
+/// The kind of source that is none to read: the agency sends the dataset's events to the gateway.
+const SENT: &str = "gateway";
+
+/// Whether a dataset's events come by the gateway.
+pub fn is_sent(spec: &DatasetSpec) -> bool {
+    spec.source.as_ref().is_some_and(|source| source.kind.get_ref() == SENT)
+}
+
+/// The source that a dataset declares; none where its agency sends its events, or somebody else fills its topic.
 ///
 /// # Errors
 /// Where the kind or its options are not known, with the place in the file.
 pub fn open(spec: &DatasetSpec, overrides: &Overrides) -> Result<Option<Box<dyn Source>>, SpecError> {
     let Some(declared) = &spec.source else { return Ok(None) };
     let kind = declared.kind.get_ref().as_str();
+    if kind == SENT {
+        return match declared.with.get_ref().is_empty() {
+            true => Ok(None),
+            false => {
+                Err(spec.error_at(declared.with.span(), "source.with", "the gateway has no options", "Remove `with`"))
+            }
+        };
+    }
     let Some((_, constructor)) = KINDS.iter().find(|(name, _)| *name == kind) else {
-        let known: Vec<_> = KINDS.iter().map(|(name, _)| *name).collect();
+        let known: Vec<_> = KINDS.iter().map(|(name, _)| *name).chain([SENT]).collect();
         let problem = format!("`{kind}` is not a kind of source");
         return Err(spec.error_at(
             declared.kind.span(),

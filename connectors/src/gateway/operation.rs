@@ -1,0 +1,130 @@
+//! What an agency says that has happened to a row, and whether its dataset can follow that.
+
+use ruam_event::{Change, Columns, DatasetSpec, Mode, OldRow, Row, Value};
+
+/// What has happened to a row. All rows at once cannot be deleted by the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    Insert,
+    Update,
+    Delete,
+    Snapshot,
+}
+
+/// The words for them, for messages.
+pub(super) const WORDS: &str = "insert, update, delete or snapshot";
+
+impl Operation {
+    pub(super) fn of_word(word: &str) -> Option<Self> {
+        Some(match word {
+            "insert" => Self::Insert,
+            "update" => Self::Update,
+            "delete" => Self::Delete,
+            "snapshot" => Self::Snapshot,
+            _ => return None,
+        })
+    }
+
+    /// The change of a row of a dataset.
+    ///
+    /// # Errors
+    /// Where the dataset has no such changes, or the row does not say which it is.
+    pub(super) fn change(self, row: Row, spec: &DatasetSpec) -> Result<Change, String> {
+        let key = spec.key();
+        let has = |name: &&String| !matches!(row.get(name), None | Some(Value::Null | Value::Unchanged));
+        if let Some(missing) = key.iter().find(|name| !has(name)) {
+            return Err(format!("the key column `{missing}` has no value"));
+        }
+        if spec.mode == Mode::Append && matches!(self, Self::Update | Self::Delete) {
+            return Err("rows are only added to this dataset: the operation can be insert or snapshot".to_owned());
+        }
+        Ok(match self {
+            Self::Insert => Change::Insert(row),
+            Self::Snapshot => Change::Snapshot(row),
+            Self::Update => Change::Update { old: OldRow::None, new: row },
+            // Of what is deleted only the key matters, and nobody checks the rest.
+            Self::Delete => {
+                let values = key.iter().map(|name| row.get(name).cloned().unwrap_or(Value::Null)).collect();
+                Change::Delete(OldRow::Key(Row::new(Columns::from(key), values)))
+            }
+        })
+    }
+}
+
+/// A time of RFC 3339, in microseconds since 1970-01-01 UTC.
+///
+/// # Errors
+/// Where it is not one.
+pub(super) fn micros(time: &str) -> Result<i64, String> {
+    let time = chrono::DateTime::parse_from_rfc3339(time);
+    time.map(|time| time.timestamp_micros())
+        .map_err(|_| "the time is not one of RFC 3339, such as 2026-01-31T09:30:00+07:00".to_owned())
+}
+
+/// Whether a text can be an event's id or source: it is kept with the row, and shown on one line.
+///
+/// # Errors
+/// Where it cannot.
+pub(super) fn check_name(text: &str, what: &str) -> Result<(), String> {
+    if text.is_empty() || text.len() > 256 || text.chars().any(char::is_control) {
+        return Err(format!("the {what} has to have 1 to 256 bytes, none of them a control character"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    const SPEC: &str = r#"
+dataset = "bora.person"
+title = { th = "ก", en = "a" }
+description = { th = "ก", en = "a" }
+owner = { th = "ก", en = "a" }
+contact = { name = "a", email = "a@example.org" }
+classification = "internal"
+purposes = ["training"]
+mode = "upsert"
+key = ["code"]
+source = { kind = "gateway" }
+columns = [
+  { name = "code", type = "text", title = { th = "ก", en = "a" } },
+  { name = "name", type = "text", title = { th = "ก", en = "a" } },
+]
+"#;
+
+    pub(in crate::gateway) fn spec(mode: &str) -> DatasetSpec {
+        DatasetSpec::parse("specs/bora/person.toml", &SPEC.replace("\"upsert\"", &format!("\"{mode}\""))).unwrap()
+    }
+
+    fn row(columns: &[(&str, Value)]) -> Row {
+        let (names, values): (Vec<_>, Vec<_>) =
+            columns.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).unzip();
+        Row::new(names.into(), values)
+    }
+
+    #[test]
+    fn a_row_has_to_say_which_it_is() {
+        let spec = spec("upsert");
+        for columns in [vec![("name", "a".into())], vec![("code", Value::Null)], vec![("code", Value::Unchanged)]] {
+            let error = Operation::Insert.change(row(&columns), &spec).unwrap_err();
+            assert_eq!(error, "the key column `code` has no value");
+        }
+        let deleted = Operation::Delete.change(row(&[("name", "a".into()), ("code", "1".into())]), &spec).unwrap();
+        assert_eq!(deleted, Change::Delete(OldRow::Key(row(&[("code", "1".into())]))));
+    }
+
+    #[test]
+    fn what_is_only_added_to_takes_no_deletes() {
+        let of = |word: &str| Operation::of_word(word).unwrap().change(row(&[("code", "1".into())]), &spec("append"));
+        assert!(of("insert").is_ok() && of("snapshot").is_ok());
+        assert!(of("update").unwrap_err().starts_with("rows are only added to this dataset") && of("delete").is_err());
+        assert!(Operation::of_word("truncate").is_none());
+    }
+
+    #[test]
+    fn times_are_those_of_rfc_3339() {
+        assert_eq!(micros("1970-01-01T07:00:00.000001+07:00"), Ok(1));
+        assert!(micros("2026-01-31").is_err());
+    }
+}

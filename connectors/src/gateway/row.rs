@@ -1,0 +1,195 @@
+//! A row as a JSON object: what its columns say, and what it says of itself in names that no column can have.
+
+use std::borrow::Cow;
+
+use jiter::Jiter;
+use ruam_event::envelope::{RowSink, Scalar, decode_row};
+use ruam_event::{Columns, Row, Value};
+
+/// The most columns of a row, and the most brackets within each other.
+pub(super) const MAX_COLUMNS: usize = 2_000;
+const MAX_NESTING: usize = 32;
+
+/// What a row may say of itself.
+pub(super) const ID: &str = "_id";
+pub(super) const OPERATION: &str = "_operation";
+pub(super) const TIME: &str = "_time";
+
+/// A row, with what it says of itself.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct SentRow {
+    pub(super) row: Option<Row>,
+    pub(super) id: Option<String>,
+    pub(super) operation: Option<String>,
+    pub(super) time: Option<String>,
+}
+
+/// Reads rows, most of which have the same columns.
+#[derive(Debug, Default)]
+pub(super) struct RowReader {
+    /// The columns of the row before.
+    columns: Columns,
+}
+
+impl RowReader {
+    /// Reads a JSON text.
+    ///
+    /// # Errors
+    /// Where it is no row; what is told names no value.
+    pub(super) fn read(&mut self, text: &[u8]) -> Result<SentRow, String> {
+        check_json(text)?;
+        let mut sink = Sink {
+            before: &self.columns,
+            names: Vec::new(),
+            values: Vec::new(),
+            sent: SentRow::default(),
+            too_many: false,
+        };
+        decode_row(text, &mut sink).map_err(|error| error.to_string())?;
+        let Sink { names, values, mut sent, too_many, .. } = sink;
+        if too_many {
+            return Err(format!("a row has more than {MAX_COLUMNS} columns"));
+        }
+        if !names.iter().map(AsRef::as_ref).eq(self.columns.iter().map(String::as_str)) {
+            check_columns(&names)?;
+            self.columns = names.into_iter().map(Cow::into_owned).collect();
+        }
+        sent.row = Some(Row::new(self.columns.clone(), values));
+        Ok(sent)
+    }
+}
+
+/// Whether names of columns can be told apart.
+pub(super) fn check_columns<T: AsRef<str>>(names: &[T]) -> Result<(), String> {
+    if names.len() > MAX_COLUMNS {
+        return Err(format!("a row has more than {MAX_COLUMNS} columns"));
+    }
+    let mut sorted: Vec<_> = names.iter().map(AsRef::as_ref).collect();
+    sorted.sort_unstable();
+    match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(_) => Err("two columns have the same name".to_owned()),
+        None => Ok(()),
+    }
+}
+
+/// Whether a text is JSON, and not nested too deeply.
+pub(super) fn check_json(text: &[u8]) -> Result<(), String> {
+    // The parser skips by recursion; this does not.
+    let (mut depth, mut in_string, mut is_escaped) = (0_usize, false, false);
+    for byte in text {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = in_string,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => depth += 1,
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_NESTING {
+            return Err(format!("more than {MAX_NESTING} brackets stand within each other"));
+        }
+    }
+    let mut json = Jiter::new(text);
+    json.next_skip()
+        .and_then(|()| json.finish())
+        .map_err(|error| format!("not JSON: {} at byte {}", error.error_type, error.index))
+}
+
+/// Takes the columns of a row. Names are borrowed from the row before as long as they are the same.
+struct Sink<'a> {
+    before: &'a Columns,
+    names: Vec<Cow<'a, str>>,
+    values: Vec<Value>,
+    sent: SentRow,
+    too_many: bool,
+}
+
+impl RowSink for Sink<'_> {
+    fn column(&mut self, name: &str, value: Scalar<'_>) {
+        let said = match name {
+            ID => Some(&mut self.sent.id),
+            OPERATION => Some(&mut self.sent.operation),
+            TIME => Some(&mut self.sent.time),
+            _ => None,
+        };
+        match (said, value) {
+            (Some(said), Scalar::Text(text) | Scalar::Number(text)) => *said = Some(text.to_owned()),
+            (Some(_), _) => {}
+            (None, _) if self.names.len() == MAX_COLUMNS => self.too_many = true,
+            (None, value) => {
+                let known = self.before.get(self.names.len()).filter(|known| *known == name);
+                self.names
+                    .push(known.map_or_else(|| Cow::Owned(name.to_owned()), |known| Cow::Borrowed(known.as_str())));
+                self.values.push(match value {
+                    Scalar::Null => Value::Null,
+                    Scalar::Unchanged => Value::Unchanged,
+                    Scalar::Bool(bool) => Value::Bool(bool),
+                    Scalar::Number(digits) => Value::Number(digits.to_owned()),
+                    Scalar::Text(text) | Scalar::Nested(text) => Value::Text(text.to_owned()),
+                });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(text: &str) -> Result<SentRow, String> {
+        RowReader::default().read(text.as_bytes())
+    }
+
+    #[test]
+    fn a_row_says_of_itself_what_no_column_can() {
+        let sent =
+            read(r#"{"code":"10","_id":7,"n":1.50,"_operation":"delete","tags":["a"],"_time":"2026-01-01T00:00:00Z"}"#)
+                .unwrap();
+        let row = sent.row.unwrap();
+        let columns: Vec<_> = row.iter().collect();
+        assert_eq!(
+            columns,
+            [("code", &"10".into()), ("n", &Value::Number("1.50".into())), ("tags", &r#"["a"]"#.into())]
+        );
+        assert_eq!((sent.id.as_deref(), sent.operation.as_deref()), (Some("7"), Some("delete")));
+        assert_eq!(sent.time.as_deref(), Some("2026-01-01T00:00:00Z"));
+    }
+
+    #[test]
+    fn what_is_no_row_is_told_without_its_values() {
+        let deep = format!("{{\"a\":{}1{}}}", "[".repeat(40), "]".repeat(40));
+        let wide: Vec<_> = (0..=MAX_COLUMNS).map(|n| format!("\"c{n}\":1")).collect();
+        for (text, expected) in [
+            ("", "not JSON: EOF while parsing a value at byte 0"),
+            ("7", "not a change event: a row is not an object"),
+            ("{\"a\":1} x", "not JSON: trailing characters at byte 8"),
+            ("{\"a\":1,\"b\":2,\"a\":3}", "two columns have the same name"),
+            ("{\"a\":NaN}", "not JSON: "),
+            (&deep, "more than 32 brackets stand within each other"),
+            (&format!("{{{}}}", wide.join(",")), "a row has more than 2000 columns"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn columns_may_change_from_row_to_row() {
+        let mut reader = RowReader::default();
+        for (text, names) in
+            [("{\"a\":1,\"b\":2}", vec!["a", "b"]), ("{\"a\":3}", vec!["a"]), ("{\"b\":1,\"a\":2}", vec!["b", "a"])]
+        {
+            let row = reader.read(text.as_bytes()).unwrap().row.unwrap();
+            assert_eq!(row.iter().map(|(name, _)| name).collect::<Vec<_>>(), names);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_the_reader(text in "[\\[\\]{},:\"\\\\a1.e_\n-]{0,60}|.{0,40}") {
+            let is_object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text).is_ok();
+            prop_assert!(read(&text).is_err() || is_object, "{}", text);
+        }
+    }
+}
