@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::commands::{audit, check, datasets, demo, maintain, rejects, resume, sql, status, token, up, user, verify};
+use crate::commands::{
+    agency, audit, check, datasets, demo, maintain, rejects, resume, sql, status, token, up, user, verify,
+};
 use crate::console;
 use crate::deployment::Place;
 use crate::memory;
@@ -30,7 +32,7 @@ struct Cli {
 enum Command {
     /// See it all work, on this machine, with nothing else running
     Demo(demo::Demo),
-    /// Run the installation: connectors, workers and the SQL server
+    /// Run the installation: connectors, gateway, workers and the SQL server
     Up(up::Up),
     /// Check the settings and all dataset and policy files, without connecting to anything
     Check(check::Check),
@@ -58,6 +60,9 @@ enum Command {
     /// Say which programs may sign in with a token
     #[command(subcommand)]
     Token(token::Token),
+    /// Say which agencies may send their events
+    #[command(subcommand)]
+    Agency(agency::Agency),
     /// Print a script that completes commands on the tab key
     Completions {
         /// The shell
@@ -121,6 +126,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Resume(resume) => resume.run(place).await,
         Command::User(user) => user.run(place),
         Command::Token(token) => token.run(place),
+        Command::Agency(agency) => agency.run(place),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "ruam", &mut io::stdout());
             Ok(ExitCode::SUCCESS)

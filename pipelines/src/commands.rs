@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub(crate) mod agency;
 pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod datasets;

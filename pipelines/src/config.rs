@@ -12,6 +12,8 @@ use ruam_event::Secret;
 use ruam_identity::{SignOnSettings, TlsSettings};
 use serde::Deserialize;
 
+use crate::gateway::GatewaySection;
+
 /// The file that is read when none is named.
 pub(crate) const DEFAULT_FILE: &str = "ruam.toml";
 
@@ -31,6 +33,8 @@ pub(crate) struct Settings {
     pub(crate) lake: LakeSection,
     /// Queries.
     pub(crate) query: QuerySection,
+    /// Where agencies send their events. None: nowhere.
+    pub(crate) gateway: Option<GatewaySection>,
     /// How one signs in. None: servers listen on loopback only, and whoever is there may ask.
     pub(crate) sign_on: Option<SignOnSettings>,
     /// The certificate that servers show. None: what they say to clients is sent in clear.
@@ -129,6 +133,7 @@ impl Default for Settings {
             log: LogSection::default(),
             lake: LakeSection::default(),
             query: QuerySection::default(),
+            gateway: None,
             sign_on: None,
             tls: None,
             worker: WorkerSection::default(),

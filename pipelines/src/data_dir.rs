@@ -37,6 +37,8 @@ pub(crate) enum Part {
     Broker,
     /// Connectors.
     Connectors,
+    /// The gateway.
+    Gateway,
     /// Workers.
     Workers,
     /// The SQL server.
@@ -49,6 +51,7 @@ impl Part {
         match self {
             Self::Broker => "broker",
             Self::Connectors => "connectors",
+            Self::Gateway => "gateway",
             Self::Workers => "workers",
             Self::Query => "query",
         }

@@ -1,7 +1,7 @@
 //! The binary `ruam`: it wires connectors, log, transform, lake and query into an installation, and is
 //! the only crate that sees them all.
 //!
-//! What passes through: a source's events by [`feed`] into the log, a topic's records by [`worker`]
+//! What passes through: a source's events by [`feed`], and what agencies send by [`intake`], into the log, a topic's records by [`worker`]
 //! into tables. [`fault`] decides what is tried again and what waits for a person.
 
 mod account;
@@ -13,7 +13,9 @@ mod data_dir;
 mod deployment;
 mod fault;
 mod feed;
+mod gateway;
 mod guard;
+mod intake;
 mod memory;
 mod meter;
 mod policies;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use ruam_connectors::Overrides;
+use ruam_connectors::gateway::GatewayServer;
 use ruam_event::DatasetId;
 use ruam_log::Log;
 use ruam_query::flight::FlightServer;
@@ -25,9 +26,12 @@ use crate::data_dir::{Part, PartLock};
 use crate::deployment::Deployment;
 use crate::fault::{Patience, supervise};
 use crate::feed::Feed;
+use crate::gateway;
 use crate::guard::Guard;
+use crate::intake::{Inlet, Intakes};
 use crate::meter::Meter;
 use crate::port;
+use crate::specs::Dataset;
 use crate::worker::Worker;
 
 /// How often the lag is looked at, and how often the log tells how far each dataset is.
@@ -44,6 +48,8 @@ pub(crate) struct Running {
     /// Where Arrow Flight SQL and HTTP are.
     pub(crate) flight_address: Option<SocketAddr>,
     pub(crate) http_address: Option<SocketAddr>,
+    /// Where agencies send their events.
+    pub(crate) gateway_address: Option<SocketAddr>,
     threads: Vec<JoinHandle<()>>,
     query_runtime: Option<tokio::runtime::Runtime>,
     locks: Vec<PartLock>,
@@ -67,6 +73,7 @@ impl Running {
             query_address: None,
             flight_address: None,
             http_address: None,
+            gateway_address: None,
             threads: Vec::new(),
             query_runtime: None,
             locks: Vec::new(),
@@ -85,7 +92,8 @@ impl Running {
         patience: &Patience,
     ) -> Result<()> {
         self.locks.push(deployment.data_dir.take(Part::Connectors)?);
-        for (id, dataset) in deployment.datasets.all.iter().filter(|(_, dataset)| dataset.spec.source.is_some()) {
+        let is_read = |dataset: &Dataset| dataset.spec.source.is_some() && !ruam_connectors::is_sent(&dataset.spec);
+        for (id, dataset) in deployment.datasets.all.iter().filter(|(_, dataset)| is_read(dataset)) {
             let meter = self.meter(id);
             let feed = Feed {
                 dataset: dataset.clone(),
@@ -100,6 +108,49 @@ impl Running {
             let (stop, patience) = (self.stop.clone(), patience.clone());
             self.spawn(&format!("feed {id}"), move || supervise("connector", &meter, &stop, &patience, || feed.run()))?;
         }
+        Ok(())
+    }
+
+    /// Begins to take what agencies send, if the settings have a gateway.
+    ///
+    /// # Errors
+    /// Where another process of this installation does, its address cannot be listened at, or a setting is wrong.
+    pub(crate) async fn start_gateway(
+        &mut self,
+        deployment: &Deployment,
+        log: &Log,
+        patience: &Patience,
+    ) -> Result<()> {
+        let Some(section) = &deployment.settings.gateway else { return Ok(()) };
+        section.check(&deployment.datasets)?;
+        let guard = section.guard(&deployment.settings, &deployment.data_dir.access())?;
+        let listener = port::listen(section.listen, "gateway.listen").await?;
+        let address = listener.local_addr()?;
+        let lock = deployment.data_dir.take(Part::Gateway)?;
+        lock.tell(Some(address))?;
+        self.locks.push(lock);
+        let (mut intakes, mut offered) = (Intakes::default(), Vec::new());
+        for dataset in gateway::sent(&deployment.datasets) {
+            let id = dataset.spec.id();
+            let meter = self.meter(id);
+            let inlet = Inlet {
+                dataset: dataset.clone(),
+                log: log.clone(),
+                installation: deployment.data_dir.installation.clone(),
+                window: section.window,
+                batches: intakes.open(id),
+                meter: meter.clone(),
+                stop: self.stop.clone(),
+                runtime: Handle::current(),
+            };
+            offered.push(gateway::offered(dataset)?);
+            let (stop, patience) = (self.stop.clone(), patience.clone());
+            self.spawn(&format!("take {id}"), move || supervise("gateway", &meter, &stop, &patience, || inlet.run()))?;
+        }
+        let limits = section.limits();
+        let server = GatewayServer::new(listener, offered, Arc::new(intakes), limits, guard.sign_on, guard.tls);
+        tokio::spawn(server.serve(self.stop.clone()));
+        self.gateway_address = Some(address);
         Ok(())
     }
 

@@ -7,6 +7,7 @@ mod areas;
 mod clients;
 mod crash;
 mod demo;
+mod gateway;
 mod history;
 mod house;
 mod log;
@@ -126,6 +127,12 @@ fn tests() -> Vec<(String, Need, Test)> {
         ("tpch::the_answers_are_those_of_duckdb", Need::Python, tpch::the_answers_are_those_of_duckdb),
         ("readers::of_python_find_what_ruam_finds", Need::Python, readers::of_python_find_what_ruam_finds),
         ("clients::of_python_are_told_the_same", Need::Python, clients::of_python_are_told_the_same),
+        (
+            "gateway::a_crash_loses_nothing_and_doubles_nothing",
+            Need::Nothing,
+            gateway::a_crash_loses_nothing_and_doubles_nothing,
+        ),
+        ("gateway::what_agencies_send_is_stored", Need::Nothing, gateway::what_agencies_send_is_stored),
         ("maintain::small_files_become_few", Need::Nothing, maintain::small_files_become_few),
         ("maintain::it_begins_no_tables", Need::Nothing, maintain::it_begins_no_tables),
         ("maintain::it_runs_beside_workers", Need::Nothing, maintain::it_runs_beside_workers),

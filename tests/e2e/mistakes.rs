@@ -107,6 +107,7 @@ pub fn a_dataset_that_does_not_fit_its_table() -> Result<()> {
 pub fn in_the_settings() -> Result<()> {
     for (settings, expected) in [
         ("[worker]\ncommit_interval = 5\n", &["ruam.toml:", "unknown key `commit_interval`", "commit_interval_ms"][..]),
+        ("[gateway]\nwindows = 5\n", &["ruam.toml:", "unknown key `windows`", "window"]),
         ("[lake]\nurl = \"ftp://x/y\"\n", &["lake.url = `ftp://x/y` does not work", "s3://bucket/path"]),
         ("[lake.options]\naws_secret_access_key = \"${RUAM_NO_SUCH}\"\n", &["`RUAM_NO_SUCH` is not set", "ruam.toml:"]),
     ] {
@@ -117,6 +118,16 @@ pub fn in_the_settings() -> Result<()> {
     let installation = Installation::new(Broker::Embedded)?;
     let said = installation.refuse(&["up", "--listen", "0.0.0.0:5433"])?;
     says(&said, &["query.listen = \"0.0.0.0:5433\"", "there is neither sign-on nor TLS", "127.0.0.1"])?;
+    for (settings, expected) in [
+        ("listen = \"0.0.0.0:8282\"", "gateway.listen = \"0.0.0.0:8282\""),
+        ("window = 0", "gateway.window: without a window"),
+        ("client_certificates = \"ca.pem\"", "clients show certificates by TLS only"),
+        ("[gateway.quotas.nobody]\nevents_per_second = 5", "gateway.quotas.nobody: there is no dataset of this agency"),
+    ] {
+        let mut installation = Installation::new(Broker::Embedded)?;
+        installation.set(&format!("[gateway]\n{settings}\n"))?;
+        says(&installation.refuse(&["check"])?, &[expected])?;
+    }
     let mut installation = Installation::new(Broker::Embedded)?;
     installation.set("[log]\nlisten = \"0.0.0.0:9092\"\n")?;
     says(&installation.refuse(&SMALL)?, &["log.listen = \"0.0.0.0:9092\"", "the broker inside ruam has no sign-on"])

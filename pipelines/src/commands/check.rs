@@ -9,6 +9,7 @@ use ruam_query::PseudonymKey;
 use crate::console::say;
 use crate::data_dir;
 use crate::deployment::Place;
+use crate::gateway;
 use crate::guard::Guard;
 use crate::policies::{self, PoliciesError};
 use crate::specs::Datasets;
@@ -31,6 +32,16 @@ impl Check {
         for dataset in datasets.all.values() {
             let spec = &dataset.spec;
             say(format!("{}: {}, {} columns, {}: right", spec.path(), spec.id(), spec.columns.len(), spec.mode))?;
+        }
+        let sent = gateway::sent(&datasets).count();
+        if let Some(section) = &settings.gateway {
+            section.check(&datasets)?;
+            section.guard(&settings, &data_dir::access(&settings.data_dir))?;
+            say(format!("the gateway at {}, for {sent} datasets: right", section.listen))?;
+        } else if sent > 0 {
+            say(format!(
+                "{sent} datasets take events by the gateway, and ruam.toml has no [gateway]: nobody can send any"
+            ))?;
         }
         if let Some(sign_on) = &guard.sign_on {
             say(format!("sign-on by {}: right", sign_on.ways().join(", ")))?;

@@ -207,7 +207,7 @@ impl Demo {
 
 fn start_over(path: &std::path::Path) -> Result<()> {
     let data_dir = DataDir::open(path)?;
-    let parts = [Part::Broker, Part::Connectors, Part::Workers, Part::Query];
+    let parts = [Part::Broker, Part::Connectors, Part::Gateway, Part::Workers, Part::Query];
     let _locks = parts.iter().map(|part| data_dir.take(*part)).collect::<Result<Vec<_>, _>>()?;
     for (folder, size) in data_dir.contents()? {
         say(format!("deleting {} ({})", folder.display(), bytes(size)))?;
@@ -267,7 +267,7 @@ async fn watch(deployment: &Deployment, log: &OpenLog, running: &Running) -> boo
 async fn is_all_in(deployment: &Deployment, log: &OpenLog, running: &Running) -> bool {
     for (id, meter) in &running.meters {
         let Some(dataset) = deployment.datasets.all.get(id) else { continue };
-        if dataset.spec.source.is_none() {
+        if dataset.spec.source.is_none() || ruam_connectors::is_sent(&dataset.spec) {
             continue;
         }
         if !meter.fed.load(Ordering::Acquire) {

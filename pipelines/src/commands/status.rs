@@ -21,7 +21,7 @@ impl Status {
     pub(crate) async fn run(&self, place: &Place) -> Result<ExitCode> {
         let deployment = Deployment::open(place.settings()?)?;
         let mut nothing_runs = true;
-        for part in [Part::Broker, Part::Connectors, Part::Workers, Part::Query] {
+        for part in [Part::Broker, Part::Connectors, Part::Gateway, Part::Workers, Part::Query] {
             if let Some(holder) = deployment.data_dir.holder(part) {
                 nothing_runs = false;
                 let address = holder.address.map(|address| format!(" at {address}")).unwrap_or_default();

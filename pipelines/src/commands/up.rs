@@ -10,7 +10,7 @@ use crate::deployment::{Deployment, Place};
 use crate::fault::Patience;
 use crate::run::{Pacing, Running};
 
-/// Run the installation: connectors, workers and the SQL server.
+/// Run the installation: connectors, gateway, workers and the SQL server.
 ///
 /// Runs until it is stopped (Ctrl-C, or SIGTERM); what has been read is committed then. It goes on
 /// where it was, however it ended. Parts may run in processes of their own, on one machine or, with
@@ -32,6 +32,8 @@ pub(crate) struct Up {
 enum Only {
     /// Bring events from sources into the log
     Connectors,
+    /// Take the events that agencies send into the log
+    Gateway,
     /// Bring events from the log into tables
     Workers,
     /// Answer SQL over PostgreSQL's protocol
@@ -61,8 +63,11 @@ impl Up {
         let stop = CancellationToken::new();
         stop_on_signals(stop.clone())?;
         let mut running = Running::new(&deployment, stop.clone());
-        let log =
-            if wants(Only::Connectors) || wants(Only::Workers) { Some(deployment.open_log().await?) } else { None };
+        let log = if wants(Only::Connectors) || wants(Only::Gateway) || wants(Only::Workers) {
+            Some(deployment.open_log().await?)
+        } else {
+            None
+        };
         if let Some(log) = &log {
             tracing::info!(log = %log.place, "the log answers");
         }
@@ -79,6 +84,9 @@ impl Up {
             }
             if let (Some(log), true) = (&log, wants(Only::Connectors)) {
                 running.start_connectors(&deployment, &log.log, Pacing::default(), &Patience::Wait)?;
+            }
+            if let (Some(log), true) = (&log, wants(Only::Gateway)) {
+                running.start_gateway(&deployment, &log.log, &Patience::Wait).await?;
             }
             Ok::<_, anyhow::Error>(())
         };
@@ -98,6 +106,10 @@ impl Up {
                 "HTTP is served at {address}: {}://{address}/openapi.json",
                 if is_encrypted { "https" } else { "http" }
             );
+        }
+        if let (Ok(()), Some(address)) = (&started, running.gateway_address) {
+            let scheme = if is_encrypted { "https" } else { "http" };
+            tracing::info!("The gateway is served at {address}: {scheme}://{address}/");
         }
         if started.is_ok() {
             tracing::info!("running; Ctrl-C stops");
