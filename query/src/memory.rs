@@ -5,8 +5,8 @@
 //! the answer ends, and with it what it held.
 //!
 //! Guaranteed: an answer with a bound of its own takes no more than that of what all have together, so that the
-//! others go on. Of its share, each step that can use the disk may have as much as each other, so that none
-//! leaves nothing to those after it.
+//! others go on. Of its memory, half is for the steps that can use the disk, each of which may have as much as each
+//! other: what is left is for those that cannot, and to bring together what was put there.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,7 +24,9 @@ const TO_MERGE: usize = 4;
 /// A bound on memory.
 #[derive(Debug)]
 struct Bounded {
-    own: Box<dyn MemoryPool>,
+    own: GreedyMemoryPool,
+    /// The part of it that is for what can be put on disk, if that has a bound as well.
+    spillable: Option<FairSpillPool>,
     /// What it is a part of.
     within: Option<Arc<dyn MemoryPool>>,
     /// What is told where it is reached.
@@ -38,7 +40,7 @@ pub(crate) fn of_all(bytes: usize) -> Arc<dyn MemoryPool> {
          they put on disk. Ask again later, or for less at a time",
         bytes >> 20
     );
-    Arc::new(Bounded { own: Box::new(GreedyMemoryPool::new(bytes)), within: None, reached })
+    Arc::new(Bounded { own: GreedyMemoryPool::new(bytes), spillable: None, within: None, reached })
 }
 
 /// What an answer is worked out with, within a bound of its own, in MB.
@@ -48,8 +50,8 @@ pub(crate) fn bounded(context: &TaskContext, megabytes: usize) -> Arc<TaskContex
         "the answer takes more than the {megabytes} MB of memory that yours may, even with what it put on disk. Ask \
          for less at a time: fewer columns, fewer groups, or a part of the rows"
     );
-    let own: Box<dyn MemoryPool> = Box::new(FairSpillPool::new(bytes));
-    let memory_pool = Arc::new(Bounded { own, within: Some(runtime.memory_pool.clone()), reached });
+    let (own, spillable) = (GreedyMemoryPool::new(bytes), Some(FairSpillPool::new(bytes / 2)));
+    let memory_pool = Arc::new(Bounded { own, spillable, within: Some(runtime.memory_pool.clone()), reached });
     let runtime = RuntimeEnv { memory_pool, ..(*runtime).clone() };
     let mut config = context.session_config().clone();
     let to_merge = bytes / TO_MERGE / config.target_partitions().max(1);
@@ -67,36 +69,47 @@ pub(crate) fn bounded(context: &TaskContext, megabytes: usize) -> Arc<TaskContex
     ))
 }
 
+impl Bounded {
+    /// What a demand of somebody has to be granted by.
+    fn all(&self, consumer: &MemoryConsumer) -> impl Iterator<Item = &dyn MemoryPool> {
+        let spillable = self.spillable.as_ref().filter(|_| consumer.can_spill()).map(|pool| pool as &dyn MemoryPool);
+        let within = self.within.as_ref().map(|pool| pool.as_ref());
+        spillable.into_iter().chain([&self.own as &dyn MemoryPool]).chain(within)
+    }
+}
+
 impl MemoryPool for Bounded {
     fn name(&self) -> &str {
         "bounded"
     }
 
     fn register(&self, consumer: &MemoryConsumer) {
-        self.own.register(consumer);
-        self.within.iter().for_each(|all| all.register(consumer));
+        self.all(consumer).for_each(|pool| pool.register(consumer));
     }
 
     fn unregister(&self, consumer: &MemoryConsumer) {
-        self.own.unregister(consumer);
-        self.within.iter().for_each(|all| all.unregister(consumer));
+        self.all(consumer).for_each(|pool| pool.unregister(consumer));
     }
 
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
-        self.own.grow(reservation, additional);
-        self.within.iter().for_each(|all| all.grow(reservation, additional));
+        self.all(reservation.consumer()).for_each(|pool| pool.grow(reservation, additional));
     }
 
     fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
-        self.own.shrink(reservation, shrink);
-        self.within.iter().for_each(|all| all.shrink(reservation, shrink));
+        self.all(reservation.consumer()).for_each(|pool| pool.shrink(reservation, shrink));
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
-        let reached = |_| DataFusionError::ResourcesExhausted(self.reached.clone());
-        self.own.try_grow(reservation, additional).map_err(reached)?;
-        let of_all = self.within.iter().try_for_each(|all| all.try_grow(reservation, additional));
-        of_all.inspect_err(|_| self.own.shrink(reservation, additional))
+        let pools: Vec<_> = self.all(reservation.consumer()).collect();
+        for (place, pool) in pools.iter().enumerate() {
+            if let Err(refused) = pool.try_grow(reservation, additional) {
+                pools[..place].iter().for_each(|pool| pool.shrink(reservation, additional));
+                // Where it is a part of something that says so itself.
+                let is_own = place + 1 < pools.len() || self.within.is_none();
+                return Err(if is_own { DataFusionError::ResourcesExhausted(self.reached.clone()) } else { refused });
+            }
+        }
+        Ok(())
     }
 
     fn reserved(&self) -> usize {
@@ -122,6 +135,24 @@ mod tests {
         let reservation = MemoryConsumer::new("test").register(pool);
         let taken = reservation.try_grow(bytes);
         (reservation, taken)
+    }
+
+    #[test]
+    fn half_is_left_for_what_cannot_go_to_disk() {
+        let all = of_all(100 << 20);
+        let context = TaskContext::default();
+        let runtime = RuntimeEnv { memory_pool: all.clone(), ..(*context.runtime_env()).clone() };
+        let context = bounded(&context.with_runtime(Arc::new(runtime)), 64);
+        let sort = || MemoryConsumer::new("a sort").with_can_spill(true).register(context.memory_pool());
+        let (one, other) = (sort(), sort());
+        one.try_grow(16 << 20).unwrap();
+        assert!(one.try_grow(1).is_err(), "the other has as much");
+        other.try_grow(16 << 20).unwrap();
+        let (rest, taken) = take(context.memory_pool(), 32 << 20);
+        taken.unwrap();
+        assert_eq!(all.reserved(), 64 << 20);
+        drop((one, other, rest));
+        assert_eq!((all.reserved(), context.memory_pool().reserved()), (0, 0));
     }
 
     #[test]

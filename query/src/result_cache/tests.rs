@@ -64,7 +64,8 @@ fn engine(dir: &Path, settings: EngineSettings) -> Engine {
     let spec = Arc::new(DatasetSpec::parse("a/b.toml", SPEC).unwrap());
     let dataset = Arc::new(QueryDataset { spec, rows: columns.clone(), rejects: columns, changes: None });
     let file = |(role, grant): (&str, &str)| {
-        let text = format!("role = \"{role}\"\n[[grant]]\ndatasets = [\"a.b\"]\n{grant}");
+        let audit = role == "clear";
+        let text = format!("role = \"{role}\"\naudit = {audit}\n[[grant]]\ndatasets = [\"a.b\"]\n{grant}");
         (format!("p/{role}.toml"), text)
     };
     let mut files = ROLES.map(file).to_vec();
@@ -204,7 +205,7 @@ async fn only_whole_and_small_answers_are_kept_and_all_are_accounted_for() {
     let engine = engine(dir.path(), EngineSettings { result_cache, ..EngineSettings::default() });
     let clear = session(&engine, &["clear"]);
     let some = "select * from a.b where number < 100";
-    let mut broken_off = clear.query(some).await.unwrap();
+    let mut broken_off = clear.query(&format!("{some} order by number")).await.unwrap();
     broken_off.try_next().await.unwrap();
     drop(broken_off);
     assert_eq!(engine.cache_figures().answers, 0);
