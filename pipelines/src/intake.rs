@@ -1,7 +1,9 @@
 //! The gateway's events into their topics: lease, window and publisher of each dataset, wired.
 //!
-//! What passes through: batches of events that agencies have sent, each into the topic of its dataset, with a position
-//! by order of arrival and its own name; and what became of each, once the log has acknowledged it.
+//! What passes through: batches of events that agencies have sent, each into the topic of its dataset, with its own
+//! name and a position by its arrival: the time in microseconds, or one behind the event before. So positions grow
+//! from event to event, and also where the log has forgotten all that it held. What became of each is told once the
+//! log has acknowledged it.
 //!
 //! Guaranteed: an event whose name is in the window, those of the last so many events, is not published again. The
 //! window is what the topic holds: it is read from its end when this starts, before anything is published. So an
@@ -11,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use ruam_connectors::gateway::{Intake, Outcome, SentEvent, Unavailable};
@@ -161,8 +163,11 @@ impl Inlet {
         let begun = Instant::now();
         let out_of_time = || self.stop.is_cancelled() && begun.elapsed() > GRACE;
         let mut answers = Vec::with_capacity(group.len());
+        let arrived = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let arrived = u64::try_from(arrived.as_micros()).unwrap_or_default();
         for Request { events, answer } in group {
-            let outcomes = events.into_iter().map(|event| self.publish(event, publisher, window, &out_of_time));
+            let outcomes =
+                events.into_iter().map(|event| self.publish(event, arrived, publisher, window, &out_of_time));
             answers.push((answer, outcomes.collect::<Result<Vec<_>, _>>()?));
         }
         publisher.flush(&out_of_time)?;
@@ -176,6 +181,7 @@ impl Inlet {
     fn publish(
         &self,
         event: SentEvent,
+        arrived: u64,
         publisher: &mut Publisher,
         window: &mut Window,
         stop: &dyn Fn() -> bool,
@@ -186,7 +192,7 @@ impl Inlet {
             self.meter.repeated.fetch_add(1, Ordering::Relaxed);
             return Ok(Outcome::Duplicate);
         }
-        let position = Position::new(publisher.newest().map_or(1, |newest| newest.major + 1));
+        let position = Position::new(publisher.newest().map_or(arrived, |newest| arrived.max(newest.major + 1)));
         let change = ChangeEvent { position, source_time: event.time, change: event.change };
         match publisher.publish_as(&change, Some(name), stop) {
             Ok(sent) => {

@@ -148,8 +148,8 @@ impl Publisher {
         self.last.iter().copied().min().flatten()
     }
 
-    /// The position of the last event that is in the log, or was handed to it: what comes by order of its arrival
-    /// gets one behind it.
+    /// The greatest position of an event that is in the log, or was handed to it. None where the log holds none, be it
+    /// that there was none or that it has been deleted since.
     pub fn newest(&self) -> Option<Position> {
         self.last.iter().copied().max().flatten()
     }
