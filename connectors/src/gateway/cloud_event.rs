@@ -259,7 +259,7 @@ mod tests {
             ("\"id\":\"A-1\"", "\"id\":\"\"", "the id has to have 1 to 256 bytes"),
             ("\"id\":\"A-1\"", "\"id\":\"A-1\",\"id\":\"A-2\"", "an attribute of the event comes twice"),
             (".update", ".truncate", "`type` has to end in what has happened: insert, update"),
-            ("/bora/person/", "/bora/", "the event does not say to which dataset it belongs"),
+            ("/systems/bora/person/", "/", "the event does not say to which dataset it belongs"),
             ("1970-01-01T00:00:01Z", "yesterday", "the time is not one of RFC 3339"),
             ("application/json", "text/xml", "the data has to be application/json"),
             ("\"data\":", "\"data_base64\":", "the row has to be in `data`"),

@@ -198,7 +198,7 @@ mod tests {
     fn rows_are_read_as_they_come() {
         let long = "x".repeat(120);
         let body =
-            format!("\u{feff}_id,code, name\r\n1,10,\"กรุง,\"\"เทพ\"\"\n\"\"\r\n\r\n,11,\n2,12\n3,{long},y\n4,13,z");
+            format!("\u{feff}_id,code, name\r\n1,10,\"กรุง,\"\"เทพ\"\"\n\"\r\n\r\n,11,\n2,12\n3,{long},y\n4,13,z");
         for piece in [1, 2, 3, 7, 1000] {
             let (rows, done) = read(None, body.as_bytes(), piece);
             done.unwrap();

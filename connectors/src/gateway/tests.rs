@@ -45,7 +45,7 @@ struct Gateway {
 
 fn limits() -> GatewayLimits {
     let quota = Quota { events_per_second: 1_000_000, bytes_per_second: 1 << 40 };
-    GatewayLimits { body_bytes: 64 << 20, event_bytes: 1000, quota, quotas: HashMap::new() }
+    GatewayLimits { body_bytes: 16 << 20, event_bytes: 1000, quota, quotas: HashMap::new() }
 }
 
 impl Gateway {
@@ -159,7 +159,7 @@ async fn packed_bodies_of_many_batches_come_through() {
     assert_eq!(gateway.rows(&[media, "content-encoding: br"], b"").await.0, 415);
     // Packed a thousandfold.
     let mut bomb = GzipEncoder::new(Vec::new());
-    bomb.write_all(&vec![b'\n'; 65 << 20]).await.unwrap();
+    bomb.write_all(&vec![b'\n'; 17 << 20]).await.unwrap();
     bomb.shutdown().await.unwrap();
     let (status, _, problem) = gateway.rows(&[media, "content-encoding: gzip"], &bomb.into_inner()).await;
     assert_eq!((status, &problem["status"]), (413, &413.into()));
