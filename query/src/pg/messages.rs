@@ -154,7 +154,9 @@ fn is_message(kind: u8, body: &[u8]) -> bool {
 pub(super) fn is_first_of_sasl(body: &[u8]) -> bool {
     let mut parts = Parts(body);
     let Some(length) = parts.text().and_then(|_| parts.number::<4>()) else { return false };
-    usize::try_from(length.cast_signed()).unwrap_or(0) == parts.0.len()
+    // Less than nothing is one number alone.
+    let length = if length == u32::MAX { Some(0) } else { usize::try_from(length).ok() };
+    length == Some(parts.0.len())
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Messages<S> {
@@ -197,6 +199,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Messages<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use datafusion_postgres::pgwire::messages::startup::PasswordMessageFamily;
     use proptest::prelude::*;
     use tokio::io::AsyncReadExt;
 
@@ -283,14 +286,27 @@ mod tests {
         assert_eq!(went_on, all);
     }
 
+    fn can_be_read(body: &[u8]) -> bool {
+        PasswordMessageFamily::Raw(BytesMut::from(body)).into_sasl_initial_response().is_ok()
+    }
+
+    #[test]
+    fn a_first_word_of_sasl_is_as_long_as_it_says() {
+        for word in [&b"S\0\0\0\0\0"[..], b"S\0\0\0\0\x03n,,", b"S\0\xff\xff\xff\xff"] {
+            assert!(is_first_of_sasl(word) && can_be_read(word), "{word:?}");
+        }
+        // The last of them is of the fuzzer.
+        for word in [&b""[..], b"S", b"S\0\0\0\0", b"S\0\0\0\0\x01", b"S\0\0\0\0\0n", b"S\0\xfa\0\x04\x10"] {
+            assert!(!is_first_of_sasl(word), "{word:?}");
+        }
+    }
+
     proptest! {
         /// Whatever the first word of SASL is, pgwire reads what passes.
         #[test]
-        fn the_first_word_of_sasl_can_be_read(body in prop::collection::vec(0_u8..8, 0..12)) {
-            use datafusion_postgres::pgwire::messages::startup::PasswordMessageFamily;
+        fn the_first_word_of_sasl_can_be_read(body in prop::collection::vec(prop_oneof![0_u8..8, any::<u8>()], 0..12)) {
             if is_first_of_sasl(&body) {
-                let message = PasswordMessageFamily::Raw(BytesMut::from(&body[..]));
-                prop_assert!(message.into_sasl_initial_response().is_ok());
+                prop_assert!(can_be_read(&body));
             }
         }
 
