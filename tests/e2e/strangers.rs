@@ -110,20 +110,7 @@ pub fn by_flight_are_told_nothing() -> Result<()> {
         let body = if is_ticket { ticket.as_any().encode_to_vec() } else { bytes };
         servers.flight(Asker::Known, 1, "", &body).map(drop)
     })?;
-    // Nor do values harm that are none.
-    let sound = sound_values()?;
-    ensure!(servers.flight_values(sound.clone())?, "values are not taken");
-    let change = (any::<bool>(), any::<prop::sample::Index>(), 1..=u8::MAX);
-    each(100, &(0..sound.len(), vec(change, 1..4)), |(at, changes)| {
-        let mut values = sound.clone();
-        for (is_head, place, change) in changes {
-            let part = if is_head { &mut values[at].0 } else { &mut values[at].1 };
-            if !part.is_empty() {
-                *place.get_mut(part) ^= change;
-            }
-        }
-        servers.flight_values(values).map(drop)
-    })?;
+    ensure!(servers.flight_values(sound_values()?)?, "values are not taken");
     // Somebody who may is answered, so that it is not for another reason that nobody is.
     let tables = CommandGetTables::default().as_any().encode_to_vec();
     ensure!(servers.flight(Asker::Known, 1, "", &tables)?, "somebody who has signed in is not answered");

@@ -1,5 +1,6 @@
 //! Flight SQL's calls, each for the client that has signed in.
 
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 
@@ -25,7 +26,7 @@ use arrow_flight::{
 };
 use bytes::Bytes;
 use datafusion::common::ScalarValue;
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use prost::Message;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
@@ -110,6 +111,14 @@ fn told(schema: &Schema) -> Result<Bytes, Status> {
 
 /// The one row of values that a client has sent.
 async fn values(sent: PeekableFlightDataStream) -> Result<Vec<ScalarValue>, Status> {
+    // Where a message is not sound, the reader of Arrow may panic.
+    let read = AssertUnwindSafe(read_values(sent)).catch_unwind().await;
+    read.unwrap_or_else(|_| {
+        Err(Status::invalid_argument("the values are no sound messages of Arrow. Update the client"))
+    })
+}
+
+async fn read_values(sent: PeekableFlightDataStream) -> Result<Vec<ScalarValue>, Status> {
     let sent = sent.map_err(|error| FlightError::Tonic(Box::new(error)));
     let mut batches = FlightRecordBatchStream::new_from_flight_data(sent);
     let mut values = None;

@@ -1,7 +1,7 @@
 //! Messages of PostgreSQL's protocol in any order, of strangers and of somebody who has signed in.
 #![no_main]
 
-use libfuzzer_sys::arbitrary::Arbitrary;
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use ruam_fuzz::SERVERS;
 use ruam_fuzz::strangers::{TOKEN_USER, USER, first_of_sasl, message, start};
