@@ -113,7 +113,7 @@ impl Kept {
     /// # Errors
     /// Where DataFusion does not take it.
     pub(crate) fn plan(&self) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(MemorySourceConfig::try_new_exec(&[self.batches.clone()], self.schema.clone(), None)?)
+        Ok(MemorySourceConfig::try_new_exec(std::slice::from_ref(&self.batches), self.schema.clone(), None)?)
     }
 }
 

@@ -4,7 +4,7 @@
 //! that a filter on `at` rules out are not read.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array};
@@ -58,15 +58,15 @@ impl Account {
         let Some(predicate) = predicate(state, &self.schema, filters)? else { return Ok(files) };
         let builder = PruningPredicateBuilder::new().with_file_schema(self.schema.clone());
         let Ok(pruning) = builder.try_build(predicate) else { return Ok(files) };
-        let begun: Vec<_> = files.iter().map(first_at).collect();
+        let begun: Vec<_> = files.iter().map(|path| first_at(path)).collect();
         let kept = pruning.prune(&Times { begun })?;
         Ok(files.into_iter().zip(kept).filter(|(_, kept)| *kept).map(|(file, _)| file).collect())
     }
 }
 
 /// When the first record of a file was, in microseconds.
-fn first_at(path: &PathBuf) -> Option<i64> {
-    let (_, _, line) = lines(path.clone()).next()?.ok()?;
+fn first_at(path: &Path) -> Option<i64> {
+    let (_, _, line) = lines(path.to_path_buf()).next()?.ok()?;
     micros(&line.record)
 }
 
