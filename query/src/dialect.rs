@@ -6,12 +6,14 @@ use std::collections::VecDeque;
 
 use datafusion::error::{DataFusionError, Result};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser;
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName,
 };
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::Token;
 
 use crate::shorthand;
 
@@ -46,6 +48,31 @@ pub(crate) fn parse_all(sql: &str) -> Result<VecDeque<Statement>> {
 pub(crate) fn expression(sql: &str) -> Result<Expr> {
     let parse = || Parser::new(&RuamDialect).try_with_sql(sql)?.parse_expr();
     parse().map_err(DataFusionError::from)
+}
+
+/// Reads a `COPY` as PostgreSQL has it; none where the text is another statement.
+///
+/// # Errors
+/// Where it is not written so, or something comes after it.
+pub(crate) fn copy(sql: &str) -> Result<Option<sqlparser::ast::Statement>> {
+    if !sql.to_ascii_lowercase().contains("copy") {
+        return Ok(None);
+    }
+    // A text that is no SQL is for others to complain of.
+    let Ok(mut parser) = Parser::new(&RuamDialect).try_with_sql(sql) else { return Ok(None) };
+    if !parser.parse_keyword(Keyword::COPY) {
+        return Ok(None);
+    }
+    let statement = parser.parse_copy()?;
+    while parser.consume_token(&Token::SemiColon) {}
+    match parser.peek_token().token {
+        Token::EOF => Ok(Some(statement)),
+        other => {
+            let problem =
+                format!("COPY ends before `{other}`. Send it alone, with options such as (FORMAT csv, HEADER)");
+            Err(DataFusionError::Plan(problem))
+        }
+    }
 }
 
 /// The call of a function.

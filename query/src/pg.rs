@@ -29,6 +29,7 @@ use crate::error::QueryError;
 use crate::session::Session;
 
 mod connection;
+mod copy;
 mod errors;
 mod fetch;
 mod messages;

@@ -5,6 +5,7 @@
 
 mod areas;
 mod clients;
+mod copy;
 mod crash;
 mod demo;
 mod gateway;
@@ -153,6 +154,7 @@ fn tests() -> Vec<(String, Need, Test)> {
         ("areas::answers_are_those_of_the_source", Need::Nothing, areas::answers_are_those_of_the_source),
         ("server::psql_asks_the_same", Need::Psql, server::psql_asks_the_same),
         ("server::a_client_sets_what_is_its_own", Need::Psql, server::a_client_sets_what_is_its_own),
+        ("copy::psql_takes_answers_as_files", Need::Psql, copy::psql_takes_answers_as_files),
         ("server::it_stops_when_asked", Need::Nothing, server::it_stops_when_asked),
         (
             "slt::each_way_in_gives_the_answers_of_the_files",

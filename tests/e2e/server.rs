@@ -23,7 +23,7 @@ pub fn address_of(up: &mut Process, what: &str) -> Result<String> {
     Ok(address.context("a port")?.trim().to_owned())
 }
 
-fn psql(port: &str, arguments: &[&str]) -> Result<String> {
+pub fn psql(port: &str, arguments: &[&str]) -> Result<String> {
     let output = Command::new("psql")
         .args(["-X", "-h", "127.0.0.1", "-p", port, "-U", "ruam", "-d", "ruam", "-v", "ON_ERROR_STOP=1"])
         .args(arguments)

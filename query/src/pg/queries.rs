@@ -32,6 +32,7 @@ use datafusion_postgres::{DfSessionService, Parser, QueryHook};
 use futures::Sink;
 use ruam_identity::{Authenticator, Principal};
 
+use super::copy::Copy;
 use super::savepoints::is_way_back;
 use super::{portal, refused};
 use crate::dialect;
@@ -42,6 +43,10 @@ use crate::statement::with_limits;
 
 const INVALID_AUTHORIZATION: &str = "28000";
 const IN_FAILED_SQL_TRANSACTION: &str = "25P02";
+const UNDEFINED_PARAMETER: &str = "42P02";
+
+/// A statement that datafusion-postgres has read: as text, and with its plan where it is not empty.
+type DfStatement = <Parser as QueryParser>::Statement;
 
 /// Answers what a client asks.
 pub(super) struct Queries {
@@ -151,6 +156,18 @@ impl Statements {
     fn parser(&self) -> PgWireResult<Arc<Parser>> {
         Ok(self.signed_in.answering()?.service.query_parser())
     }
+
+    /// Reads a copy, whose plan is that of the question whose answer is copied.
+    async fn parse_copy<C>(&self, client: &C, sql: &str, copy: &Copy) -> PgWireResult<Option<DfStatement>>
+    where
+        C: ClientInfo + Unpin + Send + Sync,
+    {
+        let Some((_, Some((_, plan)))) = self.parse_sql(client, copy.query(), &[]).await? else { return Ok(None) };
+        if !plan.get_parameter_types().map_err(failed)?.is_empty() {
+            return Err(refused(UNDEFINED_PARAMETER, "COPY takes no parameters. Write the values into the question"));
+        }
+        Ok(dialect::copy(sql).map_err(failed)?.map(|statement| (sql.to_owned(), Some((statement, plan)))))
+    }
 }
 
 /// A statement that only the [`dialect`] knows; none where datafusion-postgres knows it as well, or where it
@@ -177,12 +194,15 @@ fn failed(error: DataFusionError) -> PgWireError {
 
 #[async_trait]
 impl QueryParser for Statements {
-    type Statement = <Parser as QueryParser>::Statement;
+    type Statement = DfStatement;
 
     async fn parse_sql<C>(&self, client: &C, sql: &str, types: &[Option<Type>]) -> PgWireResult<Option<Self::Statement>>
     where
         C: ClientInfo + Unpin + Send + Sync,
     {
+        if let Some(copy) = Copy::of(sql)? {
+            return self.parse_copy(client, sql, &copy).await;
+        }
         let sql = &*spelled_out(sql).map_err(failed)?;
         let parsed = match own(sql) {
             None => self.parser()?.parse_sql(client, sql, types).await?,
@@ -200,8 +220,22 @@ impl QueryParser for Statements {
     }
 
     fn get_result_schema(&self, statement: &Self::Statement, format: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
+        // The rows of a copy are no rows of an answer.
+        if let (_, Some((Statement::Copy { .. }, _))) = statement {
+            return Ok(Vec::new());
+        }
         self.parser()?.get_result_schema(statement, format)
     }
+}
+
+/// # Errors
+/// In a transaction that has failed.
+fn still_good(client: &impl ClientInfo) -> PgWireResult<()> {
+    if client.transaction_status() == TransactionStatus::Error {
+        let message = "the transaction has failed: nothing is answered until it ends. Write ROLLBACK";
+        return Err(refused(IN_FAILED_SQL_TRANSACTION, message));
+    }
+    Ok(())
 }
 
 /// A transaction that has failed is one again after `ROLLBACK TO`.
@@ -234,14 +268,19 @@ impl SimpleQueryHandler for Queries {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let sql = &*spelled_out(sql).map_err(failed)?;
         let Answering { session, service, .. } = self.signed_in.answering()?;
         session.asking.ask(sql);
-        let Some(statement) = own(sql) else { return SimpleQueryHandler::do_query(service, client, sql).await };
-        if client.transaction_status() == TransactionStatus::Error {
-            let message = "the transaction has failed: nothing is answered until it ends. Write ROLLBACK";
-            return Err(refused(IN_FAILED_SQL_TRANSACTION, message));
+        if let Some(copy) = Copy::of(sql)? {
+            still_good(client)?;
+            let Some((_, Some((_, plan)))) = self.statements.parse_copy(client, sql, &copy).await? else {
+                return Ok(vec![Response::EmptyQuery]);
+            };
+            let frame = session.context.execute_logical_plan(plan).await.map_err(failed)?;
+            return Ok(vec![copy.send(client, frame).await?]);
         }
+        let sql = &*spelled_out(sql).map_err(failed)?;
+        let Some(statement) = own(sql) else { return SimpleQueryHandler::do_query(service, client, sql).await };
+        still_good(client)?;
         let plan = plan(&session.context, statement).await?;
         let frame = session.context.execute_logical_plan(plan).await.map_err(failed)?;
         let options = FormatOptions::from_client_metadata(client.metadata());
@@ -252,7 +291,7 @@ impl SimpleQueryHandler for Queries {
 
 #[async_trait]
 impl ExtendedQueryHandler for Queries {
-    type Statement = <Parser as QueryParser>::Statement;
+    type Statement = DfStatement;
     type QueryParser = Statements;
 
     fn query_parser(&self) -> Arc<Self::QueryParser> {
@@ -289,7 +328,15 @@ impl ExtendedQueryHandler for Queries {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let Answering { session, service, .. } = self.signed_in.answering()?;
-        session.asking.ask(&portal.statement.statement.0);
+        let (sql, statement) = &portal.statement.statement;
+        session.asking.ask(sql);
+        if let Some((Statement::Copy { .. }, plan)) = statement
+            && let Some(copy) = Copy::of(sql)?
+        {
+            still_good(client)?;
+            let frame = session.context.execute_logical_plan(plan.clone()).await.map_err(failed)?;
+            return copy.send(client, frame).await;
+        }
         ExtendedQueryHandler::do_query(service, client, portal, max_rows).await
     }
 }

@@ -10,9 +10,10 @@ use datafusion_postgres::pgwire::api::ClientInfo;
 use datafusion_postgres::pgwire::api::results::Response;
 use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
 
+use super::copy::Copy;
 use super::refused;
 
-const READ_ONLY_SQL_TRANSACTION: &str = "25006";
+pub(super) const READ_ONLY_SQL_TRANSACTION: &str = "25006";
 
 /// Refuses whatever is not a question, a setting or a cursor.
 #[derive(Debug)]
@@ -23,6 +24,9 @@ impl ReadOnly {
         // What is explained may be carried out as well.
         if let Statement::Explain { statement, .. } = statement {
             return Self::check(statement);
+        }
+        if let Statement::Copy { to: true, .. } = statement {
+            return Some(Copy::among_others());
         }
         let allowed = matches!(
             statement,
