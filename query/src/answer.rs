@@ -132,6 +132,10 @@ impl Answer {
     async fn in_time<T>(&self, coming: impl Future<Output = T>) -> Result<T> {
         let Some(within) = self.within else { return Ok(coming.await) };
         let left = within.saturating_sub(self.begun.elapsed());
+        // What is ready at once would otherwise never be asked for the time.
+        if left.is_zero() {
+            return Err(external(QueryError::Late(within)));
+        }
         tokio::time::timeout(left, coming).await.map_err(|_| external(QueryError::Late(within)))
     }
 

@@ -84,16 +84,16 @@ impl TableFunctionImpl for DescribeTable {
 }
 
 /// A table that is described.
-struct Described<'a> {
-    name: String,
-    dataset: &'a QueryDataset,
-    part: Part,
-    schema: Schema,
+pub(crate) struct Described<'a> {
+    pub name: String,
+    pub dataset: &'a QueryDataset,
+    pub part: Part,
+    pub schema: Schema,
 }
 
 impl<'a> Described<'a> {
     /// The tables of a dataset.
-    fn all(dataset: &'a QueryDataset) -> impl Iterator<Item = Self> {
+    pub(crate) fn all(dataset: &'a QueryDataset) -> impl Iterator<Item = Self> {
         let tables = dataset.tables().map(move |(name, schema)| Self {
             name: name.to_string(),
             dataset,
@@ -125,6 +125,20 @@ impl<'a> Described<'a> {
         Some(own.to_owned())
     }
 
+    /// Whether a record without a value for a column is refused.
+    pub(crate) fn requires(&self, name: &str) -> bool {
+        let declared = self.declared(name);
+        declared.is_some_and(|column| column.required || self.dataset.spec.is_key(column.name()))
+    }
+
+    /// What people call a column, or else what it says.
+    pub(crate) fn comment(&self, name: &str) -> Option<String> {
+        match self.declared(name) {
+            Some(column) => Some(format!("{} ({})", column.title.th, column.title.en)),
+            None => self.meaning(name),
+        }
+    }
+
     fn columns(&self) -> Result<Arc<dyn TableProvider>> {
         let spec = &self.dataset.spec;
         let fields = || self.schema.fields().iter();
@@ -145,12 +159,7 @@ impl<'a> Described<'a> {
             ("data_type", text(&|field| Some(sql_type(field.data_type())))),
             ("semantic_type", declared(&|column| column.semantic_type.get_ref().clone())),
             ("meaning", text(&|field| self.meaning(field.name()))),
-            (
-                "required",
-                is(&|field| {
-                    self.declared(field.name()).is_some_and(|column| column.required || spec.is_key(column.name()))
-                }),
-            ),
+            ("required", is(&|field| self.requires(field.name()))),
             ("is_key", is(&|field| self.declared(field.name()).is_some_and(|column| spec.is_key(column.name())))),
             (
                 "classification",

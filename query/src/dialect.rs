@@ -2,6 +2,7 @@
 //! can be written [shorter](crate::shorthand), and a few conveniences of other engines.
 
 use std::any::TypeId;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use datafusion::error::{DataFusionError, Result};
@@ -13,7 +14,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::Token;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use crate::shorthand;
 
@@ -22,7 +23,7 @@ use crate::shorthand;
 /// # Errors
 /// Where it is none, or more than one.
 pub(crate) fn parse(sql: &str) -> Result<Statement> {
-    let mut statements = parse_all(sql)?;
+    let mut statements = parse_all(&numbered(sql))?;
     match (statements.pop_front(), statements.len()) {
         (Some(mut statement), 0) => {
             shorthand::spell_out(&mut statement)?;
@@ -31,6 +32,33 @@ pub(crate) fn parse(sql: &str) -> Result<Statement> {
         (None, _) => Err(DataFusionError::Plan("there is no statement. Write one, such as select 1".to_owned())),
         (Some(_), more) => Err(DataFusionError::Plan(format!("there are {} statements. Ask one at a time", more + 1))),
     }
+}
+
+/// A statement in which `?`, as JDBC writes a parameter, is `$1` and so on.
+fn numbered(sql: &str) -> Cow<'_, str> {
+    if !sql.contains('?') {
+        return Cow::Borrowed(sql);
+    }
+    // A text that is no SQL is for the parser to complain of.
+    let Ok(tokens) = Tokenizer::new(&RuamDialect, sql).tokenize_with_location() else { return Cow::Borrowed(sql) };
+    let lines: Vec<_> = sql.split_inclusive('\n').collect();
+    let mut marks = tokens.iter().filter(|token| match &token.token {
+        Token::Question => true,
+        Token::Placeholder(written) => written == "?",
+        _ => false,
+    });
+    let (mut said, mut number, mut mark) = (String::with_capacity(sql.len()), 0, marks.next());
+    for (line, text) in (1..).zip(lines) {
+        for (column, c) in (1..).zip(text.chars()) {
+            if mark.is_some_and(|mark| (mark.span.start.line, mark.span.start.column) == (line, column)) {
+                (number, mark) = (number + 1, marks.next());
+                said.push_str(&format!("${number}"));
+            } else {
+                said.push(c);
+            }
+        }
+    }
+    Cow::Owned(said)
 }
 
 /// Reads statements as they are written.
@@ -183,5 +211,21 @@ dialect! {
         supports_window_clause_named_window_reference,
         support_map_literal_syntax,
         supports_dictionary_syntax,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_may_be_marked_as_jdbc_does() {
+        for (written, numbered_so) in [
+            ("select a from t where b = ? and c > ?", "select a from t where b = $1 and c > $2"),
+            ("select 'กี่?',\n\"?\", ? -- ?", "select 'กี่?',\n\"?\", $1 -- ?"),
+            ("select $1", "select $1"),
+        ] {
+            assert_eq!(numbered(written), numbered_so);
+        }
     }
 }

@@ -41,6 +41,7 @@ mod version;
 
 pub(crate) use area::{AREA_FUNCTIONS, AREA_USAGE};
 pub(crate) use thai_sort_key::THAI_SORT_KEY;
+pub(crate) use version::POSTGRES;
 
 /// Makes the functions known to a session.
 pub(crate) fn register(session: &SessionContext) {

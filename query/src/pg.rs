@@ -6,13 +6,13 @@
 use std::io;
 use std::sync::Arc;
 
-use datafusion::catalog::{CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList};
-use datafusion::common::DFSchema;
+use datafusion::catalog::{CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider};
+use datafusion::common::{DFSchema, internal_datafusion_err};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{EmptyRelation, LogicalPlan};
 use datafusion::prelude::SessionContext;
+use datafusion_postgres::datafusion_pg_catalog::pg_catalog::PgCatalogStaticTables;
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
-use datafusion_postgres::datafusion_pg_catalog::pg_catalog::{PgCatalogSchemaProvider, PgCatalogStaticTables};
 use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
 use datafusion_postgres::pgwire::api::{ConnectionManager, RandomPidSecretKeyGenerator};
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError};
@@ -28,20 +28,27 @@ use crate::engine::Engine;
 use crate::error::QueryError;
 use crate::session::Session;
 
+mod catalog;
 mod connection;
 mod copy;
 mod errors;
 mod fetch;
+mod functions;
+mod information_schema;
 mod messages;
 mod portal;
 mod queries;
 mod read_only;
 mod regtype;
+mod rewrite;
+mod roles;
 mod savepoints;
 mod settings;
 mod sign_in;
 
+use catalog::{PG_CATALOG, PgCatalog};
 use connection::Connection;
+use information_schema::InformationSchema;
 
 const MAX_CONNECTIONS: usize = 1000;
 
@@ -66,6 +73,8 @@ struct Shared {
     engine: Engine,
     /// What sessions have that clients of PostgreSQL expect.
     base: SessionState,
+    /// What PostgreSQL says of its own tables.
+    system: Arc<dyn SchemaProvider>,
     pg_catalog: Arc<PgCatalogStaticTables>,
     connections: Arc<ConnectionManager>,
     /// Gives each connection what a client cancels with.
@@ -76,15 +85,21 @@ impl Shared {
     fn new(engine: Engine, admission: Admission) -> Result<Self, QueryError> {
         let catalogs = Arc::new(MemoryCatalogProviderList::new());
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(MemoryCatalogProvider::new()));
-        let base = SessionStateBuilder::new_from_existing(engine.base()).with_catalog_list(catalogs).build();
-        let base = SessionContext::new_with_state(base);
+        let base = SessionStateBuilder::new_from_existing(engine.base()).with_catalog_list(catalogs);
+        // Instead of DataFusion's own, each session has one.
+        let config = engine.base().config().clone().with_information_schema(false);
+        let base = SessionContext::new_with_state(base.with_config(config).build());
         setup_pg_catalog(&base, CATALOG, EmptyContextProvider).map_err(QueryError::Statement)?;
+        let system = base.catalog(CATALOG).and_then(|catalog| catalog.schema(PG_CATALOG));
+        let system = system.ok_or_else(|| internal_datafusion_err!("pg_catalog is not there"))?;
         base.register_udf(regtype::function());
+        functions::register(&base);
         let pg_catalog = Arc::new(PgCatalogStaticTables::try_new()?);
         Ok(Self {
             admission,
             engine,
             base: base.state(),
+            system,
             pg_catalog,
             connections: Arc::default(),
             keys: RandomPidSecretKeyGenerator::default(),
@@ -94,10 +109,11 @@ impl Shared {
     /// A session for somebody who has signed in.
     fn session(&self, caller: Caller) -> Result<Session, QueryError> {
         let session = self.engine.session_with(self.base.clone(), caller)?;
-        let catalogs = session.context.state().catalog_list().clone();
-        let pg_catalog = PgCatalogSchemaProvider::try_new(catalogs, self.pg_catalog.clone(), EmptyContextProvider)?;
         if let Some(catalog) = session.context.catalog(CATALOG) {
-            catalog.register_schema("pg_catalog", Arc::new(pg_catalog))?;
+            let pg_catalog = PgCatalog::new(&session.scope, &*catalog, self.system.clone(), self.pg_catalog.clone())?;
+            functions::register_for(&session.context, session.caller(), &pg_catalog.relations());
+            catalog.register_schema(PG_CATALOG, Arc::new(pg_catalog))?;
+            catalog.register_schema(information_schema::NAME, Arc::new(InformationSchema::new(&session.context)))?;
         }
         Ok(session)
     }
@@ -166,3 +182,6 @@ fn refused(code: &str, message: impl Into<String>) -> PgWireError {
 fn nothing() -> LogicalPlan {
     LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema: Arc::new(DFSchema::empty()) })
 }
+
+#[cfg(test)]
+mod tests;

@@ -132,6 +132,24 @@ def by_sqlalchemy():
         return answers
 
 
+def sqlalchemy_looks_around():
+    """As Superset does, before anybody has asked."""
+    found = sqlalchemy.inspect(sqlalchemy.create_engine(f"postgresql+psycopg://ruam@127.0.0.1:{SERVER['port']}/ruam"))
+    assert {"bora", "dopa", "ruam"} <= set(found.get_schema_names())
+    assert found.default_schema_name == "ruam"
+    assert {"person", "person__rejects"} <= set(found.get_table_names("bora"))
+    assert "administrative_area__history" in found.get_view_names("dopa")
+    assert found.has_table("person", "bora") and not found.has_table("persn", "bora")
+    columns = {column["name"]: column for column in found.get_columns("person", "bora")}
+    assert str(columns["citizen_id"]["type"]) == "TEXT" and not columns["citizen_id"]["nullable"], columns["citizen_id"]
+    assert str(columns["birth_date"]["type"]) == "DATE", columns["birth_date"]
+    amount = {column["name"]: column for column in found.get_columns("disbursement", "cgd")}["amount"]["type"]
+    assert isinstance(amount, sqlalchemy.Numeric) and amount.scale == 2, amount
+    assert found.get_pk_constraint("person", "bora")["constrained_columns"] == ["citizen_id"]
+    assert "ทะเบียน" in found.get_table_comment("person", "bora")["text"]
+    assert found.get_foreign_keys("person", "bora") == found.get_indexes("person", "bora") == []
+
+
 def by_adbc(**options):
     with adbc_driver_flightsql.dbapi.connect(FLIGHT, db_kwargs=options, autocommit=True) as connection:
         answers = []
@@ -235,6 +253,7 @@ tell("psycopg, text", by_psycopg(False))
 tell("psycopg, binary", by_psycopg(True))
 tell("asyncpg", asyncio.run(by_asyncpg()))
 tell("SQLAlchemy", by_sqlalchemy())
+sqlalchemy_looks_around()
 tell("ADBC", by_adbc())
 tell("ADBC, after a handshake", by_adbc(username="ruam", password="ruam"))
 tell("HTTP", by_http(False))

@@ -49,7 +49,7 @@ pub fn psql_takes_answers_as_files() -> Result<()> {
     }
     let text = psql(
         &port,
-        &["-c", "copy (select E'a\\tb\\\\', null, true, timestamp with time zone '2025-01-01Z') to stdout"],
+        &["-c", "copy (select E'a\\tb\\\\', null, true, timestamp with time zone '2025-01-01 00:00:00Z') to stdout"],
     )?;
     ensure!(text.starts_with("a\\tb\\\\\t\\N\tt\t2025-01-01 00:00:00"), "{text:?}");
 

@@ -25,6 +25,7 @@ mod slt;
 mod sql;
 mod strangers;
 mod tls;
+mod tools;
 mod tpch;
 mod verify;
 
@@ -155,6 +156,8 @@ fn tests() -> Vec<(String, Need, Test)> {
         ("server::psql_asks_the_same", Need::Psql, server::psql_asks_the_same),
         ("server::a_client_sets_what_is_its_own", Need::Psql, server::a_client_sets_what_is_its_own),
         ("copy::psql_takes_answers_as_files", Need::Psql, copy::psql_takes_answers_as_files),
+        ("tools::psql_finds_its_way", Need::Psql, tools::psql_finds_its_way),
+        ("tools::each_tool_learns_what_there_is", Need::Nothing, tools::each_tool_learns_what_there_is),
         ("server::it_stops_when_asked", Need::Nothing, server::it_stops_when_asked),
         (
             "slt::each_way_in_gives_the_answers_of_the_files",

@@ -9,7 +9,7 @@ use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
 
 /// The version of PostgreSQL that pgwire names when a client connects.
-const POSTGRES: &str = "16.6";
+pub(crate) const POSTGRES: &str = "16.6";
 
 pub(super) fn function() -> ScalarUDF {
     let version = format!("PostgreSQL {POSTGRES} (Ruam {})", env!("CARGO_PKG_VERSION"));

@@ -100,7 +100,7 @@ impl Copy {
         };
         let fields = arrow_schema_to_pg_fields(answer.schema().as_arrow(), &fields, Some(options))?;
         let columns = i16::try_from(fields.len()).map_err(|error| PgWireError::ApiError(Box::new(error)))?;
-        let rows = Rows::new(self.format, fields).map_err(|problem| refused(SYNTAX_ERROR, problem))?;
+        let mut rows = Rows::new(self.format, fields).map_err(|problem| refused(SYNTAX_ERROR, problem))?;
         let mut batches = answer.execute_stream().await.map_err(failed)?;
         let (code, codes) = (shape.value(), vec![shape.value(); columns.unsigned_abs().into()]);
         let begun = CopyOutResponse::new(i8::from(code != 0), columns, codes);

@@ -33,6 +33,7 @@ use futures::Sink;
 use ruam_identity::{Authenticator, Principal};
 
 use super::copy::Copy;
+use super::rewrite::rewritten;
 use super::savepoints::is_way_back;
 use super::{portal, refused};
 use crate::dialect;
@@ -203,7 +204,8 @@ impl QueryParser for Statements {
         if let Some(copy) = Copy::of(sql)? {
             return self.parse_copy(client, sql, &copy).await;
         }
-        let sql = &*spelled_out(sql).map_err(failed)?;
+        let sql = spelled_out(sql).map_err(failed)?;
+        let sql = &*rewritten(&sql);
         let parsed = match own(sql) {
             None => self.parser()?.parse_sql(client, sql, types).await?,
             Some(statement) => {
@@ -278,7 +280,8 @@ impl SimpleQueryHandler for Queries {
             let frame = session.context.execute_logical_plan(plan).await.map_err(failed)?;
             return Ok(vec![copy.send(client, frame).await?]);
         }
-        let sql = &*spelled_out(sql).map_err(failed)?;
+        let sql = spelled_out(sql).map_err(failed)?;
+        let sql = &*rewritten(&sql);
         let Some(statement) = own(sql) else { return SimpleQueryHandler::do_query(service, client, sql).await };
         still_good(client)?;
         let plan = plan(&session.context, statement).await?;

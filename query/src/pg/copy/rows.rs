@@ -29,6 +29,8 @@ pub(super) struct Rows {
     fields: Vec<FieldInfo>,
     /// Whether each column has quotation marks in any case.
     forced: Vec<bool>,
+    /// What the next message has before its row: clients look for the signature there, and not in one of its own.
+    ahead: BytesMut,
 }
 
 impl Rows {
@@ -43,14 +45,13 @@ impl Rows {
                 forced[at] = true;
             }
         }
-        Ok(Self { format, fields, forced })
+        let ahead = if format.is_binary() { BytesMut::from(SIGNATURE) } else { BytesMut::new() };
+        Ok(Self { format, fields, forced, ahead })
     }
 
-    /// What comes before the rows.
+    /// What comes before the rows, in a message of its own.
     pub(super) fn beginning(&self) -> Option<Bytes> {
-        let (Format::Text(line) | Format::Csv(line, _)) = &self.format else {
-            return Some(Bytes::from_static(SIGNATURE));
-        };
+        let (Format::Text(line) | Format::Csv(line, _)) = &self.format else { return None };
         line.header.then(|| {
             let mut names = BytesMut::new();
             self.put_line(line, &mut names, |at| Some(self.fields[at].name().as_bytes()), |_| false);
@@ -59,8 +60,12 @@ impl Rows {
     }
 
     /// What comes after them.
-    pub(super) fn end(&self) -> Option<Bytes> {
-        self.format.is_binary().then(|| Bytes::copy_from_slice(&NONE.to_be_bytes()))
+    pub(super) fn end(&mut self) -> Option<Bytes> {
+        let mut end = std::mem::take(&mut self.ahead);
+        self.format.is_binary().then(|| {
+            end.put_i16(NONE);
+            end.freeze()
+        })
     }
 
     /// A batch in parts that are bytes at a time.
@@ -73,7 +78,7 @@ impl Rows {
     ///
     /// # Errors
     /// Where PostgreSQL's protocol has no form for a value.
-    pub(super) fn of(&self, part: &RecordBatch) -> PgWireResult<Vec<Bytes>> {
+    pub(super) fn of(&mut self, part: &RecordBatch) -> PgWireResult<Vec<Bytes>> {
         let columns = self.fields.iter().enumerate().map(|(at, field)| {
             let mut values = Values::default();
             for row in 0..part.num_rows() {
@@ -83,8 +88,8 @@ impl Rows {
             Ok(values)
         });
         let columns = columns.collect::<PgWireResult<Vec<_>>>()?;
-        let mut bytes =
-            BytesMut::with_capacity(columns.iter().map(|values| values.bytes.len() + values.ends.len()).sum());
+        let mut bytes = std::mem::take(&mut self.ahead);
+        bytes.reserve(columns.iter().map(|values| values.bytes.len() + values.ends.len()).sum());
         let rows = (0..part.num_rows()).map(|row| {
             match &self.format {
                 Format::Text(line) | Format::Csv(line, _) => {
@@ -228,10 +233,13 @@ mod tests {
         let batch = batch.unwrap();
         let copy = Copy::of(&format!("copy t to stdout {options}")).unwrap().unwrap();
         let shape = if copy.format.is_binary() { Fields::UnifiedBinary } else { Fields::UnifiedText };
-        let rows = Rows::new(copy.format, arrow_schema_to_pg_fields(&batch.schema(), &shape, None).unwrap()).unwrap();
-        let parts: Vec<_> = rows.parts(&batch).flat_map(|part| rows.of(&part).unwrap()).collect();
+        let mut rows =
+            Rows::new(copy.format, arrow_schema_to_pg_fields(&batch.schema(), &shape, None).unwrap()).unwrap();
+        let parts: Vec<_> = rows.parts(&batch).collect();
+        let parts: Vec<_> = parts.iter().flat_map(|part| rows.of(part).unwrap()).collect();
         assert_eq!(parts.len(), batch.num_rows(), "a message for each row");
-        [rows.beginning().into_iter().collect(), parts, rows.end().into_iter().collect::<Vec<_>>()].concat().concat()
+        let beginning: Vec<_> = rows.beginning().into_iter().collect();
+        [beginning, parts, rows.end().into_iter().collect()].concat().concat()
     }
 
     fn text(options: &str, texts: Vec<Option<&str>>) -> String {
@@ -263,6 +271,7 @@ mod tests {
         expected.extend(b"\0\x03\0\0\0\x03\xe0\xb8\x81\0\0\0\x04\0\0\0\0\0\0\0\x01\x01");
         expected.extend(b"\0\x03\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\x01\x01\xff\xff");
         assert_eq!(copied("(format binary)", vec![Some("ก"), None]), expected);
+        assert_eq!(copied("(format binary)", Vec::new()), [SIGNATURE, b"\xff\xff"].concat());
     }
 
     #[test]
