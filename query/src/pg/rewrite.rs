@@ -210,7 +210,7 @@ fn meant(expr: &mut Expr) -> Option<Expr> {
             if let (Some("oid"), Some(name)) = (column(left), column(right))
                 && PROCEDURES.contains(&name)
             {
-                *left = Box::new(renamed(left, "proname")?);
+                **left = renamed(left, "proname")?;
                 return Some(expr.clone());
             }
             let name = column(left)?;
