@@ -18,6 +18,9 @@ use datafusion::execution::memory_pool::{
 };
 use datafusion::execution::runtime_env::RuntimeEnv;
 
+/// What DataFusion calls the part of a sort that brings together what was put on disk. It takes whatever there is
+/// to do so with more files at once, also what the same part of another sort cannot do without.
+const MERGE: &str = "ExternalSorterMerge";
 /// The share of an answer's memory that its sorts keep to merge with what they put on disk.
 const TO_MERGE: usize = 4;
 
@@ -27,6 +30,8 @@ struct Bounded {
     own: GreedyMemoryPool,
     /// The part of it that is for what can be put on disk, if that has a bound as well.
     spillable: Option<FairSpillPool>,
+    /// The most that one sort may take to bring together what it put on disk.
+    merge: usize,
     /// What it is a part of.
     within: Option<Arc<dyn MemoryPool>>,
     /// What is told where it is reached.
@@ -40,7 +45,7 @@ pub(crate) fn of_all(bytes: usize) -> Arc<dyn MemoryPool> {
          they put on disk. Ask again later, or for less at a time",
         bytes >> 20
     );
-    Arc::new(Bounded { own: GreedyMemoryPool::new(bytes), spillable: None, within: None, reached })
+    Arc::new(Bounded { own: GreedyMemoryPool::new(bytes), spillable: None, merge: bytes, within: None, reached })
 }
 
 /// What an answer is worked out with, within a bound of its own, in MB.
@@ -51,10 +56,12 @@ pub(crate) fn bounded(context: &TaskContext, megabytes: usize) -> Arc<TaskContex
          for less at a time: fewer columns, fewer groups, or a part of the rows"
     );
     let (own, spillable) = (GreedyMemoryPool::new(bytes), Some(FairSpillPool::new(bytes / 2)));
-    let memory_pool = Arc::new(Bounded { own, spillable, within: Some(runtime.memory_pool.clone()), reached });
-    let runtime = RuntimeEnv { memory_pool, ..(*runtime).clone() };
     let mut config = context.session_config().clone();
-    let to_merge = bytes / TO_MERGE / config.target_partitions().max(1);
+    let sorts = config.target_partitions().max(1);
+    let (merge, within) = (bytes / 2 / sorts, Some(runtime.memory_pool.clone()));
+    let memory_pool = Arc::new(Bounded { own, spillable, merge, within, reached });
+    let runtime = RuntimeEnv { memory_pool, ..(*runtime).clone() };
+    let to_merge = bytes / TO_MERGE / sorts;
     let kept = &mut config.options_mut().execution.sort_spill_reservation_bytes;
     *kept = to_merge.min(*kept);
     Arc::new(TaskContext::new(
@@ -100,6 +107,10 @@ impl MemoryPool for Bounded {
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
+        let is_merge = reservation.consumer().name().starts_with(MERGE);
+        if is_merge && reservation.size() + additional > self.merge {
+            return Err(DataFusionError::ResourcesExhausted(self.reached.clone()));
+        }
         let pools: Vec<_> = self.all(reservation.consumer()).collect();
         for (place, pool) in pools.iter().enumerate() {
             if let Err(refused) = pool.try_grow(reservation, additional) {

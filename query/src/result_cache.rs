@@ -13,9 +13,10 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch, RecordBatchOptions};
 use arrow::compute::BatchCoalescer;
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use datafusion::common::Result;
 use datafusion::common::tree_node::Transformed;
 use datafusion::datasource::memory::MemorySourceConfig;
@@ -203,7 +204,8 @@ impl Recording {
         if taken.batches.finish_buffered_batch().is_err() {
             return;
         }
-        let batches: Vec<_> = std::iter::from_fn(|| taken.batches.next_completed_batch()).collect();
+        let batches = std::iter::from_fn(|| taken.batches.next_completed_batch().map(shrunk));
+        let Ok(batches) = batches.collect::<Result<Vec<_>, _>>() else { return };
         let bytes = batches.iter().map(RecordBatch::get_array_memory_size).sum();
         let kept = Kept { schema: self.schema.clone(), batches, bytes };
         self.cache.answers.insert(self.key.clone(), Arc::new(kept));
@@ -219,9 +221,16 @@ impl Recording {
     }
 }
 
+/// A batch without the room that a coalescer makes for rows that did not come.
+fn shrunk(batch: RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let (schema, mut columns, rows) = batch.into_parts();
+    columns.iter_mut().for_each(Array::shrink_to_fit);
+    RecordBatch::try_new_with_options(schema, columns, &RecordBatchOptions::new().with_row_count(Some(rows)))
+}
+
 /// The bytes of a batch without what its buffers have of other rows.
 fn copied_bytes(batch: &RecordBatch) -> usize {
-    use arrow::array::{Array, AsArray};
+    use arrow::array::AsArray;
     use arrow::datatypes::DataType;
     let of_column = |column: &arrow::array::ArrayRef| match column.data_type() {
         DataType::Utf8View => column.as_string_view().total_buffer_bytes_used() + 16 * column.len(),

@@ -67,7 +67,7 @@ pub fn psql_takes_answers_as_files() -> Result<()> {
         ("copy bora.person from stdin", "rows come in as change events"),
         ("copy bora.person to '/tmp/person'", "\\copy of psql writes a file of yours"),
         ("copy bora.persn to stdout", "bora.persn"),
-        ("copy (delete from bora.person) to stdout", "Expected"),
+        ("copy (delete from bora.person) to stdout", "the lake is read-only"),
         ("begin; copy (select 1) to stdout", "Send it alone"),
     ] {
         let error = psql(&port, &["-c", wrong]).err().with_context(|| format!("{wrong} is to fail"))?.to_string();

@@ -273,7 +273,10 @@ mod tests {
                 "get_field(unnest(_pg_expandarray(i.indkey)), 'n')",
             ),
             ("select 1 as n from pg_type t, pg_proc p where p.oid = t.typreceive", "p.proname = t.typreceive"),
-            ("select (select $1 from pg_sequence) as n from pg_class", "CASE WHEN false THEN CAST($1 AS TEXT) END"),
+            (
+                "select case when true then (select $1 from pg_attrdef) end as n from pg_class",
+                "CASE WHEN false THEN CAST($1 AS TEXT) END",
+            ),
             ("show standard_conforming_strings", "SELECT 'on' AS standard_conforming_strings"),
             ("select i.indkey[a.attnum - 1] as k from pg_index i, pg_attribute a", "i.indkey[a.attnum - 1 + 1]"),
             ("select 1 as n from pg_index i where i.indisprimary = 't'", "i.indisprimary = true"),

@@ -38,7 +38,7 @@ const SPEC: &str = r#"
 "#;
 
 const ROLES: [(&str, &str); 5] = [
-    ("clear", "purpose = \"any\""),
+    ("clear", "purpose = \"any\"\nparts = [\"rows\", \"rejects\"]"),
     ("few", "purpose = \"any\"\nrows = \"number > 1\""),
     ("masked", "purpose = \"any\"\nmasks = [{ column = \"note\", with = \"null\" }]"),
     ("named", "purpose = \"any\"\nmasks = [{ column = \"note\", with = \"pseudonym\" }]"),
