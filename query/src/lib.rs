@@ -17,6 +17,7 @@ mod dialect;
 pub mod engine;
 mod error;
 pub mod extract;
+mod file_statistics;
 pub mod flight;
 pub mod format;
 mod functions;

@@ -8,17 +8,15 @@
 //! delta-rs has a scan of its own, which reads tables with deletion vectors in one stream and rules out
 //! nothing within a file.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNode;
-use datafusion::common::{Column, ColumnStatistics, DFSchema, DataFusionError, Result, ScalarValue, Statistics};
+use datafusion::common::{Column, DFSchema, DataFusionError, Result, Statistics};
 use datafusion::config::TableParquetOptions;
 use datafusion::datasource::file_format::parquet::transform_schema_to_view;
 use datafusion::datasource::listing::PartitionedFile;
@@ -36,12 +34,12 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use deltalake::DeltaTable;
-use deltalake::kernel::LogDataHandler;
 use parquet::arrow::arrow_reader::RowSelection;
 use ruam_lake::{LiveFile, key};
 
 use crate::bloom_filters::{Files, Lookup};
 use crate::error::external;
+use crate::file_statistics::{FileStatistics, folded};
 use crate::live_rows::{self, LiveRowsExec};
 use crate::reading::{CountedFiles, Reading};
 
@@ -337,84 +335,13 @@ pub(crate) fn selected(file: &LiveFile) -> PartitionedFile {
     }
 }
 
-/// What a table's log says of the values in its files.
-struct FileStatistics<'a>(LogDataHandler<'a>);
-
-impl FileStatistics<'_> {
-    /// What it says of a column in some files: how many nulls there are, and of numbers and times also between
-    /// which values they are. Texts are cut off in a log, and say little about how many rows a filter leaves.
-    /// None of it is exact: a log has what was written, and rows may have been deleted since.
-    fn of_column(&self, field: &Field, kept: &[bool]) -> ColumnStatistics {
-        let column = Column::from_name(field.name());
-        let mut statistics = ColumnStatistics::new_unknown();
-        let nulls = self.null_counts(&column);
-        statistics.null_count = folded(nulls, kept, |sum, next| sum.add(next).ok())
-            .and_then(|nulls| u64::try_from(nulls).ok())
-            .map_or(Precision::Absent, |nulls| Precision::Inexact(nulls as usize));
-        if field.data_type().is_numeric() || field.data_type().is_temporal() {
-            let bound = |values, is_better| {
-                let best = |best: ScalarValue, next: ScalarValue| {
-                    Some(if next.partial_cmp(&best)? == is_better { next } else { best })
-                };
-                folded(values, kept, best).map_or(Precision::Absent, Precision::Inexact)
-            };
-            statistics.min_value = bound(self.min_values(&column), Ordering::Less);
-            statistics.max_value = bound(self.max_values(&column), Ordering::Greater);
-        }
-        statistics
-    }
-}
-
-/// One value of those of some files; none where one of them has none.
-fn folded(
-    values: Option<ArrayRef>,
-    kept: &[bool],
-    both: impl Fn(ScalarValue, ScalarValue) -> Option<ScalarValue>,
-) -> Option<ScalarValue> {
-    let values = values.filter(|values| values.len() == kept.len())?;
-    let known = |place: usize| ScalarValue::try_from_array(&values, place).ok().filter(|value| !value.is_null());
-    let mut places = (0..kept.len()).filter(|place| kept[*place]);
-    let first = known(places.next()?)?;
-    places.try_fold(first, |folded, place| both(folded, known(place)?))
-}
-
-impl PruningStatistics for FileStatistics<'_> {
-    fn min_values(&self, column: &Column) -> Option<ArrayRef> {
-        self.0.min_values(column)
-    }
-
-    /// A log has times to the millisecond, cut off: the greatest may be up to 999 µs later than it says.
-    fn max_values(&self, column: &Column) -> Option<ArrayRef> {
-        let values = self.0.max_values(column)?;
-        let DataType::Timestamp(TimeUnit::Microsecond, zone) = values.data_type().clone() else { return Some(values) };
-        let values: &TimestampMicrosecondArray = values.as_any().downcast_ref()?;
-        let later: TimestampMicrosecondArray = values.unary(|value: i64| value.saturating_add(999));
-        Some(Arc::new(later.with_timezone_opt(zone)))
-    }
-
-    fn num_containers(&self) -> usize {
-        self.0.num_containers()
-    }
-
-    fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
-        self.0.null_counts(column)
-    }
-
-    fn row_counts(&self) -> Option<ArrayRef> {
-        self.0.row_counts()
-    }
-
-    fn contained(&self, _: &Column, _: &std::collections::HashSet<ScalarValue>) -> Option<BooleanArray> {
-        None
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
+    use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
     use arrow::buffer::BooleanBuffer;
     use arrow::datatypes::Int64Type;
+    use datafusion::common::{ColumnStatistics, ScalarValue};
     use datafusion::prelude::SessionContext;
     use parquet::file::properties::WriterProperties;
     use proptest::prelude::*;
