@@ -87,12 +87,12 @@ impl SignedIn {
 
     /// Answers, unless the client gives up before the last row has been sent. pgwire itself would heed that only
     /// while a statement is planned.
-    async fn unless_cancelled<T>(&self, answer: impl Future<Output = PgWireResult<T>>) -> PgWireResult<T> {
+    async fn unless_cancelled(&self, answer: impl Future<Output = PgWireResult<()>>) -> PgWireResult<()> {
         let cancelled = self.answering()?.cancels.start_query().await;
         tokio::select! {
             biased;
             answered = answer => answered,
-            Ok(()) = cancelled => Err(PgWireError::QueryCanceled),
+            _ = cancelled => Err(PgWireError::QueryCanceled),
         }
     }
 }
@@ -158,29 +158,6 @@ impl Statements {
         Ok(self.signed_in.answering()?.service.query_parser())
     }
 
-    /// Reads and plans a statement.
-    async fn read(
-        &self,
-        client: &(impl ClientInfo + Unpin + Send + Sync),
-        sql: &str,
-        types: &[Option<Type>],
-    ) -> PgWireResult<Option<<Self as QueryParser>::Statement>> {
-        if let Some(copy) = Copy::of(sql)? {
-            return self.parse_copy(client, sql, &copy).await;
-        }
-        let sql = spelled_out(sql).map_err(failed)?;
-        let sql = &*rewritten(&sql);
-        let parsed = match own(sql) {
-            None => self.parser()?.parse_sql(client, sql, types).await?,
-            Some(statement) => {
-                let plan = plan(&self.signed_in.answering()?.session.context, statement.clone()).await?;
-                Some((sql.to_owned(), Some((statement, plan))))
-            }
-        };
-        let Some((sql, Some((statement, plan)))) = parsed else { return Ok(parsed) };
-        Ok(Some((sql, Some((statement, with_limits(plan).map_err(failed)?)))))
-    }
-
     /// Reads a copy, whose plan is that of the question whose answer is copied.
     async fn parse_copy<C>(&self, client: &C, sql: &str, copy: &Copy) -> PgWireResult<Option<DfStatement>>
     where
@@ -224,7 +201,20 @@ impl QueryParser for Statements {
     where
         C: ClientInfo + Unpin + Send + Sync,
     {
-        self.signed_in.unless_cancelled(self.read(client, sql, types)).await
+        if let Some(copy) = Copy::of(sql)? {
+            return self.parse_copy(client, sql, &copy).await;
+        }
+        let sql = spelled_out(sql).map_err(failed)?;
+        let sql = &*rewritten(&sql);
+        let parsed = match own(sql) {
+            None => self.parser()?.parse_sql(client, sql, types).await?,
+            Some(statement) => {
+                let plan = plan(&self.signed_in.answering()?.session.context, statement.clone()).await?;
+                Some((sql.to_owned(), Some((statement, plan))))
+            }
+        };
+        let Some((sql, Some((statement, plan)))) = parsed else { return Ok(parsed) };
+        Ok(Some((sql, Some((statement, with_limits(plan).map_err(failed)?)))))
     }
 
     fn get_parameter_types(&self, statement: &Self::Statement) -> PgWireResult<Vec<Type>> {
