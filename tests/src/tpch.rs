@@ -196,7 +196,7 @@ impl Tpch {
         Ok(Self { lake: Lake::open(&lake_in(folder), &BTreeMap::new())?, folder: folder.to_owned(), specs, datasets })
     }
 
-    /// The program, which serves the tables over PostgreSQL's protocol, and what it runs on.
+    /// The program, which serves the tables over PostgreSQL's protocol, and what it runs on. It keeps no answers.
     ///
     /// # Errors
     /// Where it cannot be started.

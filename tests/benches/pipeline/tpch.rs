@@ -50,7 +50,8 @@ pub fn measure(threads: usize) -> Result<Vec<Asked>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let tpch = Tpch::kept(scale()?)?;
     runtime.block_on(async {
-        let settings = || EngineSettings { memory: MEMORY, ..EngineSettings::default() };
+        // What is asked again is to be worked out again.
+        let settings = || EngineSettings { memory: MEMORY, result_cache: 0, ..EngineSettings::default() };
         let session = tpch.session(settings())?;
         let guarded = tpch.guarded(settings())?;
         let mut peer = DuckDb::start(&tpch, threads, MEMORY).await?;
