@@ -5,6 +5,7 @@ use arrow::datatypes::Schema;
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::{CommandGetCatalogs, CommandGetDbSchemas, CommandGetTables};
 
+use super::as_answered;
 use crate::catalog::{CATALOG, HISTORY};
 use crate::session::Session;
 
@@ -38,7 +39,13 @@ pub(super) async fn tables(session: &Session, asked: CommandGetTables) -> Result
         for table in provider.table_names() {
             let kind = if schema == CATALOG || table.ends_with(HISTORY) { VIEW } else { TABLE };
             let columns = if with_columns { columns(session, &*provider, &schema, &table).await } else { None };
-            tables.append(CATALOG, &schema, &table, kind, &columns.unwrap_or_else(Schema::empty))?;
+            tables.append(
+                CATALOG,
+                &schema,
+                &table,
+                kind,
+                &columns.map_or_else(Schema::empty, |columns| as_answered(&columns)),
+            )?;
         }
     }
     tables.build()

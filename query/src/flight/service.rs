@@ -33,7 +33,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::clients::{Client, Clients, bearer};
 use super::tickets::{Messages, Prepared, answer, info, status};
-use super::{keys, listing, sql_info};
+use super::{as_answered, keys, listing, sql_info};
 use crate::kept::handle;
 use crate::statement::Statement;
 
@@ -105,7 +105,8 @@ fn arrow(error: &ArrowError) -> Status {
 /// Columns, as a message that tells them.
 fn told(schema: &Schema) -> Result<Bytes, Status> {
     let options = arrow_ipc::writer::IpcWriteOptions::default();
-    let IpcMessage(told) = SchemaAsIpc::new(schema, &options).try_into().map_err(|error| arrow(&error))?;
+    let IpcMessage(told) =
+        SchemaAsIpc::new(&as_answered(schema), &options).try_into().map_err(|error| arrow(&error))?;
     Ok(told)
 }
 
