@@ -1,7 +1,8 @@
 //! One client's connection, from sign-in to its end.
 //!
 //! What passes through: messages, one by one, each to what it is for. Guaranteed: nothing is answered before the
-//! client has signed in, which has to be soon. A message that is none, or an error before sign-in, is the end.
+//! client has signed in, which has to be soon. A message that is none, or an error before sign-in, is the end. What
+//! a client gives up ends, whether it is read, worked out or sent.
 
 use std::io;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use datafusion_postgres::pgwire::tokio::TlsAcceptor;
 use datafusion_postgres::pgwire::tokio::server::{
     MaybeTls, PgWireMessageServerCodec, negotiate_tls, process_error, process_message,
 };
+use futures::future::{Fuse, FusedFuture};
 use futures::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -63,6 +65,7 @@ impl Connection {
         }
         let messages = Messages::new(parts.io, parts.read_buf);
         let mut socket: Socket = Framed::from_parts(FramedParts::new(messages, parts.codec));
+        let mut cancelled = Fuse::terminated();
         loop {
             let is_in = !matches!(
                 socket.state(),
@@ -82,6 +85,11 @@ impl Connection {
                 }
                 Some(Err(error)) => return end(socket, PROTOCOL_VIOLATION, error.to_string()).await,
             };
+            // A question comes in several messages, up to a `Sync`; it is given up as one, in whichever it is heard of.
+            if cancelled.is_terminated() {
+                cancelled = self.queries.signed_in().cancelled().await;
+            }
+            let is_sync = matches!(message, PgWireFrontendMessage::Sync(_));
             let is_last = matches!(message, PgWireFrontendMessage::CancelRequest(_));
             let is_extended = match socket.state() {
                 PgWireConnectionState::CopyInProgress(is_extended) => is_extended,
@@ -90,7 +98,18 @@ impl Connection {
             let (sign_in, queries, cancel) = (self.sign_in.clone(), self.queries.clone(), self.cancel.clone());
             let done =
                 process_message(message, &mut socket, sign_in, queries.clone(), queries, Arc::new(NoopHandler), cancel);
-            match done.await {
+            let done = async {
+                tokio::select! {
+                    biased;
+                    Ok(()) = &mut cancelled, if !is_sync => Err(PgWireError::QueryCanceled),
+                    done = done => done,
+                }
+            };
+            let done = done.await;
+            if is_sync || !is_extended {
+                cancelled = Fuse::terminated();
+            }
+            match done {
                 Ok(()) if is_last => return Ok(()),
                 Ok(()) => {}
                 Err(mut error) => {

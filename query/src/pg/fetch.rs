@@ -19,14 +19,16 @@ use datafusion_postgres::pgwire::api::results::{QueryResponse, Response};
 use datafusion_postgres::pgwire::api::stmt::QueryParser;
 use datafusion_postgres::pgwire::api::store::{Entry, PortalStore};
 use datafusion_postgres::pgwire::error::PgWireResult;
-use futures::{StreamExt, stream};
+use futures::stream;
+
+use super::portal::State;
 
 /// Answers `FETCH`. Where it cannot be answered, the hook after it says why.
 #[derive(Debug)]
 pub(super) struct Fetch;
 
 impl Fetch {
-    async fn answer(statement: &Statement, client: &mut dyn HookClient) -> Option<PgWireResult<Response>> {
+    fn answer(statement: &Statement, client: &mut dyn HookClient) -> Option<PgWireResult<Response>> {
         let Statement::Fetch { name, direction, .. } = statement else { return None };
         let most = match direction {
             FetchDirection::Next | FetchDirection::Forward { limit: None } => 1,
@@ -38,27 +40,27 @@ impl Fetch {
             _ => return None,
         };
         let Some(Entry::Value(cursor)) = client.portal_store().get_portal(&name.value) else { return None };
-        taken(&cursor, most).await.map(|rows| Ok(Response::Query(rows)))
+        taken(&cursor, most).transpose().map(|rows| rows.map(Response::Query))
     }
 }
 
 /// The next rows of a cursor, which stays where the last of them was that was taken. None where it has not begun.
-async fn taken(cursor: &Portal<<Parser as QueryParser>::Statement>, most: usize) -> Option<QueryResponse> {
-    let state = cursor.state();
-    let columns = match &*state.lock().await {
-        PortalExecutionState::Initial => return None,
+///
+/// # Errors
+/// Where rows of it are being fetched already.
+fn taken(cursor: &Portal<<Parser as QueryParser>::Statement>, most: usize) -> PgWireResult<Option<QueryResponse>> {
+    let state = State::of(cursor)?;
+    let columns = match &*state.0 {
+        PortalExecutionState::Initial => return Ok(None),
         PortalExecutionState::Suspended(rows) => rows.row_schema(),
         PortalExecutionState::Finished => Arc::default(),
     };
-    let rows = stream::unfold((state, most), async |(state, left)| {
+    let rows = stream::unfold((state, most), async |(mut state, left)| {
         let left = left.checked_sub(1)?;
-        let row = match &mut *state.lock().await {
-            PortalExecutionState::Suspended(rows) => rows.data_rows().next().await?,
-            _ => return None,
-        };
+        let row = state.next_row().await?;
         Some((row, (state, left)))
     });
-    Some(QueryResponse::new(columns, rows))
+    Ok(Some(QueryResponse::new(columns, rows)))
 }
 
 #[async_trait]
@@ -69,7 +71,7 @@ impl QueryHook for Fetch {
         _: &SessionContext,
         client: &mut dyn HookClient,
     ) -> Option<PgWireResult<Response>> {
-        Self::answer(statement, client).await
+        Self::answer(statement, client)
     }
 
     async fn handle_extended_parse_query(
@@ -89,6 +91,6 @@ impl QueryHook for Fetch {
         _: &SessionContext,
         client: &mut dyn HookClient,
     ) -> Option<PgWireResult<Response>> {
-        Self::answer(statement, client).await
+        Self::answer(statement, client)
     }
 }

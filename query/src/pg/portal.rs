@@ -8,7 +8,6 @@
 
 use std::fmt::Debug;
 
-use datafusion_postgres::pgwire::api::copy::send_copy_out_response;
 use datafusion_postgres::pgwire::api::portal::{Portal, PortalExecutionState};
 use datafusion_postgres::pgwire::api::query::{ExtendedQueryHandler, send_execution_response};
 use datafusion_postgres::pgwire::api::results::{Response, Tag};
@@ -16,11 +15,39 @@ use datafusion_postgres::pgwire::api::store::PortalStore;
 use datafusion_postgres::pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, PgWireConnectionState};
 use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::PgWireBackendMessage;
+use datafusion_postgres::pgwire::messages::data::DataRow;
 use datafusion_postgres::pgwire::messages::extendedquery::PortalSuspended;
 use datafusion_postgres::pgwire::messages::response::{EmptyQueryResponse, TransactionStatus};
 use futures::{Sink, SinkExt, StreamExt};
+use tokio::sync::OwnedMutexGuard;
 
 use super::refused;
+
+const OBJECT_IN_USE: &str = "55006";
+
+/// How far a portal has come.
+pub(super) struct State(pub(super) OwnedMutexGuard<PortalExecutionState>);
+
+impl State {
+    /// That of a portal.
+    ///
+    /// # Errors
+    /// Where a `FETCH` that has not given all its rows holds it: to wait for that would be for ever, since both are
+    /// one client's.
+    pub(super) fn of<S: Clone>(portal: &Portal<S>) -> PgWireResult<Self> {
+        let in_use =
+            |_| refused(OBJECT_IN_USE, "rows of this cursor are being fetched. Take them, or close the portal");
+        portal.state().try_lock_owned().map(Self).map_err(in_use)
+    }
+
+    /// The next row of an answer that has begun.
+    pub(super) async fn next_row(&mut self) -> Option<PgWireResult<DataRow>> {
+        match &mut *self.0 {
+            PortalExecutionState::Suspended(answer) => answer.data_rows().next().await,
+            _ => None,
+        }
+    }
+}
 
 /// Begins a portal or carries it on, by so many rows; by all where that is 0.
 ///
@@ -44,17 +71,20 @@ where
     }
     client.set_state(PgWireConnectionState::QueryInProgress);
     let mut status = client.transaction_status();
-    let is_new = matches!(*portal.state().lock().await, PortalExecutionState::Initial);
-    if is_new {
-        match queries.do_query(client, portal, max_rows).await? {
+    let mut state = State::of(portal)?;
+    let other = match &*state.0 {
+        PortalExecutionState::Initial => match queries.do_query(client, portal, max_rows).await? {
             Response::Query(rows) => {
-                portal.start(rows).await;
-                send_rows(client, portal, max_rows).await?;
+                *state.0 = PortalExecutionState::Suspended(rows);
+                None
             }
-            other => status = send_other(client, other, status).await?,
-        }
-    } else {
-        send_rows(client, portal, max_rows).await?;
+            other => Some(other),
+        },
+        _ => None,
+    };
+    match other {
+        Some(other) => status = send_other(client, other, status).await?,
+        None => send_rows(client, state, max_rows).await?,
     }
     client.set_state(PgWireConnectionState::ReadyForQuery);
     client.set_transaction_status(status);
@@ -62,28 +92,27 @@ where
 }
 
 /// Sends the next rows of an answer.
-async fn send_rows<S, C>(client: &mut C, portal: &Portal<S>, max_rows: usize) -> PgWireResult<()>
+async fn send_rows<C>(client: &mut C, mut state: State, max_rows: usize) -> PgWireResult<()>
 where
-    S: Clone,
     C: Sink<PgWireBackendMessage> + Unpin + Send,
     PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
 {
-    let state = portal.state();
-    let mut state = state.lock().await;
+    let tag = match &*state.0 {
+        PortalExecutionState::Suspended(answer) => answer.command_tag().to_owned(),
+        _ => "SELECT".to_owned(),
+    };
+    // None is how the protocol says all.
+    let most = if max_rows == 0 { usize::MAX } else { max_rows };
     let mut sent = 0;
-    let mut tag = "SELECT".to_owned();
-    if let PortalExecutionState::Suspended(answer) = &mut *state {
-        answer.command_tag().clone_into(&mut tag);
-        while max_rows == 0 || sent < max_rows {
-            let Some(row) = answer.data_rows().next().await else { break };
-            client.feed(PgWireBackendMessage::DataRow(row?)).await?;
-            sent += 1;
-        }
-        if max_rows > 0 && sent == max_rows {
-            return Ok(client.feed(PgWireBackendMessage::PortalSuspended(PortalSuspended::new())).await?);
-        }
-        *state = PortalExecutionState::Finished;
+    while sent < most {
+        let Some(row) = state.next_row().await else { break };
+        client.feed(PgWireBackendMessage::DataRow(row?)).await?;
+        sent += 1;
     }
+    if sent == most {
+        return Ok(client.feed(PgWireBackendMessage::PortalSuspended(PortalSuspended::new())).await?);
+    }
+    *state.0 = PortalExecutionState::Finished;
     let complete = Tag::new(&tag).with_rows(sent);
     Ok(client.feed(PgWireBackendMessage::CommandComplete(complete.into())).await?)
 }
@@ -114,7 +143,6 @@ where
             client.feed(PgWireBackendMessage::ErrorResponse((*error).into())).await?;
             return Ok(status.to_error_state());
         }
-        Response::CopyOut(rows) => send_copy_out_response(client, rows).await?,
         _ => return Err(refused("0A000", "rows come in as change events; nothing is copied in here")),
     }
     Ok(status)

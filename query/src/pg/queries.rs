@@ -29,7 +29,9 @@ use datafusion_postgres::pgwire::messages::response::TransactionStatus;
 use datafusion_postgres::pgwire::messages::simplequery::Query;
 use datafusion_postgres::pgwire::types::format::FormatOptions;
 use datafusion_postgres::{DfSessionService, Parser, QueryHook};
-use futures::Sink;
+use futures::channel::oneshot;
+use futures::future::Fuse;
+use futures::{FutureExt, Sink};
 use ruam_identity::{Authenticator, Principal};
 
 use super::copy::Copy;
@@ -63,7 +65,7 @@ struct Answering {
     session: Session,
     service: DfSessionService,
     still_in: Option<StillIn>,
-    /// Told where the client wants no answer any longer.
+    /// Told where the client wants no answer any longer. pgwire itself would heed that only while it plans.
     cancels: Arc<ConnectionHandle>,
 }
 
@@ -85,14 +87,11 @@ impl SignedIn {
         self.0.get().map(|answering| &answering.session)
     }
 
-    /// Answers, unless the client gives up before the last row has been sent. pgwire itself would heed that only
-    /// while a statement is planned.
-    async fn unless_cancelled(&self, answer: impl Future<Output = PgWireResult<()>>) -> PgWireResult<()> {
-        let cancelled = self.answering()?.cancels.start_query().await;
-        tokio::select! {
-            biased;
-            answered = answer => answered,
-            _ = cancelled => Err(PgWireError::QueryCanceled),
+    /// What tells that the client gives up what it asks from now on; never, before it has signed in.
+    pub(super) async fn cancelled(&self) -> Fuse<oneshot::Receiver<()>> {
+        match self.0.get() {
+            Some(answering) => answering.cancels.start_query().await.fuse(),
+            None => Fuse::terminated(),
         }
     }
 }
@@ -260,7 +259,7 @@ impl SimpleQueryHandler for Queries {
             Ok(Parsed::Statement(statement)) => is_way_back(&statement),
             _ => false,
         });
-        self.signed_in.unless_cancelled(self._on_query(client, query)).await
+        self._on_query(client, query).await
     }
 
     async fn do_query<C>(&self, client: &mut C, sql: &str) -> PgWireResult<Vec<Response>>
@@ -315,7 +314,7 @@ impl ExtendedQueryHandler for Queries {
         mend(client, || matches!(&portal.statement.statement, (_, Some((statement, _))) if is_way_back(statement)));
         // None is how the protocol says all.
         let max_rows = usize::try_from(message.max_rows).unwrap_or(0);
-        self.signed_in.unless_cancelled(portal::execute(self, client, &portal, max_rows)).await
+        portal::execute(self, client, &portal, max_rows).await
     }
 
     async fn do_query<C>(

@@ -10,7 +10,7 @@
 //! | `information_schema._pg_expandarray(list)`, `generate_subscripts(list, 1)` | `unnest(…)` of them |
 //! | `indkey[n]`, counted from 0 | `indkey[n + 1]` |
 //! | `indisprimary = 't'` | `indisprimary = true` |
-//! | `(select x from pg_range where …)`, `pg_type` | `(select max(x) …)`, of which DataFusion sees that it is one value |
+//! | `(select x from pg_range where …)`, `pg_type`, `pg_class` | `(select max(x) …)`, of which DataFusion sees that it is one value |
 //! | `(x).n` | `get_field(x, 'n')` |
 //! | `oid = typreceive` | `proname = typreceive`, since datafusion-postgres names functions there |
 //! | `cast(f(…) as regclass)` | `to_regclass(f(…))` |
@@ -45,7 +45,7 @@ const SHOWN: [&str; 4] =
 /// Of what is in these tables no column has any.
 const NOTHING: [&str; 3] = ["pg_attrdef", "pg_sequence", "pg_collation"];
 /// What is in these tables is found by its number.
-const NUMBERED: [&str; 2] = ["pg_range", "pg_type"];
+const NUMBERED: [&str; 3] = ["pg_range", "pg_type", "pg_class"];
 
 /// Statements with what they stand for; borrowed where they are that already.
 pub(super) fn rewritten(sql: &str) -> Cow<'_, str> {
@@ -227,7 +227,9 @@ fn meant(expr: &mut Expr) -> Option<Expr> {
         Expr::Subquery(query) if NOTHING.iter().any(|table| is_from(query, table)) => nothing(query),
         Expr::Subquery(query) if NUMBERED.iter().any(|table| is_from(query, table)) => {
             let item = selected(query)?;
-            column(item)?;
+            if !matches!(item, Expr::BinaryOp { op: BinaryOperator::Eq, .. }) {
+                column(item)?;
+            }
             *item = call("max", vec![item.clone()]);
             query.limit_clause = None;
             Some(expr.clone())
@@ -276,6 +278,10 @@ mod tests {
             (
                 "select case when true then (select $1 from pg_attrdef) end as n from pg_class",
                 "CASE WHEN false THEN CAST($1 AS TEXT) END",
+            ),
+            (
+                "select (select c.relkind = 'c' from pg_class c where c.oid = 1) as c from pg_type",
+                "max(c.relkind = 'c')",
             ),
             ("show standard_conforming_strings", "SELECT 'on' AS standard_conforming_strings"),
             ("select i.indkey[a.attnum - 1] as k from pg_index i, pg_attribute a", "i.indkey[a.attnum - 1 + 1]"),
