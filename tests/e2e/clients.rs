@@ -27,6 +27,55 @@ const QUESTIONS: &[(&str, &[(&str, &str)])] = &[
     ("select count(*) from dopa.administrative_area where name_en like 'Bang/_%' escape '/'", &[]),
 ];
 
+/// A question with its values in the place of parameters.
+fn with_values(sql: &str, parameters: &[(&str, &str)]) -> String {
+    parameters.iter().enumerate().fold(sql.to_owned(), |sql, (at, (kind, text))| {
+        let value = if matches!(*kind, "text" | "date") { format!("'{text}'") } else { (*text).to_owned() };
+        sql.replace(&format!("${}", at + 1), &value)
+    })
+}
+
+pub fn of_java_are_told_the_same() -> Result<()> {
+    let drivers = fetched::class_path("test-jdbc", &format!("{PROGRAMS}/pom.xml"))?;
+    let mut installation = Installation::new(Broker::Embedded)?;
+    installation.set("flight = \"127.0.0.1:0\"\n")?;
+    installation.succeed(&["demo", "--rate", "0", "--events", "1000"])?;
+    let lines = QUESTIONS.iter().map(|(sql, parameters)| {
+        let parameters = parameters.iter().map(|(kind, text)| format!("\t{kind}={text}"));
+        format!("{sql}{}\n", parameters.collect::<String>())
+    });
+    let questions = installation.data_dir().join("questions.tsv");
+    std::fs::write(&questions, lines.collect::<String>())?;
+    let mut up = installation.start(&["up", "--only", "query"])?;
+    let port = address(&mut up)?;
+    let flight = address_of(&mut up, "Arrow Flight SQL")?;
+    let output = Command::new("java")
+        // Code that runs for less than a minute is not worth the second compiler.
+        .args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dfile.encoding=UTF-8", "-Duser.timezone=UTC"])
+        // Arrow reads memory with what Java keeps to itself.
+        .arg("--add-opens=java.base/java.nio=ALL-UNNAMED")
+        .arg("-cp")
+        .arg(drivers)
+        .arg(format!("{PROGRAMS}/Ask.java"))
+        .args([&port, &flight])
+        .arg(&questions)
+        .output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = String::from_utf8(output.stdout)?;
+    ensure!(told.lines().count() == 2 * QUESTIONS.len(), "both drivers answer each question: {told}");
+    for line in told.lines() {
+        let (driver, answer) = line.split_once('\t').context("a driver")?;
+        let (number, values) = answer.split_once('\t').context("a question")?;
+        let (sql, parameters) = QUESTIONS[number.parse::<usize>()?];
+        let expected = installation.ask(&with_values(sql, parameters))?;
+        let expected: Vec<_> = expected.into_iter().flatten().map(|value| value.unwrap_or("null".to_owned())).collect();
+        ensure!(values.split('\t').eq(&expected), "{driver}: {sql}\n{values}\nis not\n{expected:?}");
+    }
+    let (status, said) = up.interrupt(PATIENCE)?;
+    ensure!(status.success(), "{said}");
+    Ok(())
+}
+
 pub fn of_python_are_told_the_same() -> Result<()> {
     let python = fetched::python("test-clients", &format!("{PROGRAMS}/requirements.txt"))?;
     let mut installation = Installation::new(Broker::Embedded)?;
@@ -34,11 +83,7 @@ pub fn of_python_are_told_the_same() -> Result<()> {
     installation.succeed(&["demo", "--rate", "0", "--events", "1000"])?;
     let mut expected = Vec::new();
     for (sql, parameters) in QUESTIONS {
-        let with_values = parameters.iter().enumerate().fold((*sql).to_owned(), |sql, (at, (kind, text))| {
-            let value = if matches!(*kind, "text" | "date") { format!("'{text}'") } else { (*text).to_owned() };
-            sql.replace(&format!("${}", at + 1), &value)
-        });
-        expected.push(json!(installation.ask(&with_values)?));
+        expected.push(json!(installation.ask(&with_values(sql, parameters))?));
     }
     let questions = installation.data_dir().join("questions.json");
     std::fs::write(&questions, json!(QUESTIONS).to_string())?;

@@ -128,6 +128,7 @@ fn tests() -> Vec<(String, Need, Test)> {
         ("readers::spark_finds_what_ruam_finds", Need::Java, readers::spark_finds_what_ruam_finds),
         ("tpch::the_answers_are_those_of_duckdb", Need::Python, tpch::the_answers_are_those_of_duckdb),
         ("readers::of_python_find_what_ruam_finds", Need::Python, readers::of_python_find_what_ruam_finds),
+        ("clients::of_java_are_told_the_same", Need::Java, clients::of_java_are_told_the_same),
         ("clients::of_python_are_told_the_same", Need::Python, clients::of_python_are_told_the_same),
         (
             "gateway::a_crash_loses_nothing_and_doubles_nothing",
