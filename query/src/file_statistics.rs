@@ -8,8 +8,8 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, TimeUnit};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, TimeUnit, UInt64Type};
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::stats::Precision;
 use datafusion::common::{Column, ColumnStatistics, ScalarValue};
@@ -41,10 +41,18 @@ impl FileStatistics<'_> {
         }
         statistics
     }
+
+    /// Whether no file has a null in a column, as far as the log knows of each.
+    pub(crate) fn is_without_nulls(&self, column: &Column) -> bool {
+        let counts = self.null_counts(column);
+        let counts = counts.as_ref().and_then(|counts| counts.as_primitive_opt::<UInt64Type>());
+        counts
+            .is_some_and(|counts| counts.len() == self.num_containers() && counts.iter().all(|count| count == Some(0)))
+    }
 }
 
 /// One value of those of some files; none where one of them has none.
-pub(crate) fn folded(
+fn folded(
     values: Option<ArrayRef>,
     kept: &[bool],
     both: impl Fn(ScalarValue, ScalarValue) -> Option<ScalarValue>,

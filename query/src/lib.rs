@@ -18,6 +18,8 @@ pub mod engine;
 mod error;
 pub mod extract;
 mod file_statistics;
+#[cfg(test)]
+mod fixture;
 pub mod flight;
 pub mod format;
 mod functions;

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{Column, DFSchema, DataFusionError, Result, Statistics};
@@ -39,7 +38,7 @@ use ruam_lake::{LiveFile, key};
 
 use crate::bloom_filters::{Files, Lookup};
 use crate::error::external;
-use crate::file_statistics::{FileStatistics, folded};
+use crate::file_statistics::FileStatistics;
 use crate::live_rows::{self, LiveRowsExec};
 use crate::reading::{CountedFiles, Reading};
 
@@ -120,9 +119,7 @@ impl LakeTable {
         let is_whole = |column: &&Column| {
             let is_float =
                 self.schema.field_with_name(column.name()).is_ok_and(|field| field.data_type().is_floating());
-            let all = vec![true; self.files.len()];
-            let nulls = folded(logged.null_counts(column), &all, |sum, next| sum.add(next).ok());
-            !is_float && nulls.is_some_and(|nulls| u64::try_from(nulls).is_ok_and(|nulls| nulls == 0))
+            !is_float && logged.is_without_nulls(column)
         };
         if !condition.column_refs().iter().all(is_whole) {
             return Ok(false);

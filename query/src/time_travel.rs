@@ -142,38 +142,11 @@ mod tests {
     use deltalake::operations::write::SchemaMode;
     use deltalake::protocol::checkpoints;
     use futures::TryStreamExt;
-    use ruam_event::DatasetSpec;
     use ruam_lake::Lake;
 
-    use arrow::datatypes::{Field, Schema};
-
-    use crate::engine::{Engine, EngineSettings, QueryDataset};
+    use crate::engine::{Engine, EngineSettings};
+    use crate::fixture::dataset;
     use crate::policy::Policies;
-
-    const SPEC: &str = r#"
-        dataset = "a.b"
-        title = { th = "ก", en = "A" }
-        description = { th = "ก", en = "A" }
-        owner = { th = "ก", en = "A" }
-        contact = { name = "A", email = "a@example.org" }
-        classification = "internal"
-        purposes = ["training"]
-        generated = true
-        mode = "append"
-
-        [source]
-        kind = "generated_people"
-
-        [[columns]]
-        name = "number"
-        type = "integer"
-        title = { th = "ก", en = "A" }
-
-        [[columns]]
-        name = "note"
-        type = "text"
-        title = { th = "ก", en = "A" }
-    "#;
 
     async fn table(dir: &Path) -> DeltaTable {
         let url = deltalake::ensure_table_uri(dir.join("a/b").to_string_lossy()).unwrap();
@@ -199,16 +172,8 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         }
-        let field = |name: &str, data_type| Field::new(name, data_type, true);
-        let schema = |fields| Arc::new(Schema::new(fields));
-        let dataset = QueryDataset {
-            spec: Arc::new(DatasetSpec::parse("a/b.toml", SPEC).unwrap()),
-            rows: schema(vec![field("number", DataType::Int64), field("note", DataType::Utf8)]),
-            rejects: schema(vec![field("reason", DataType::Utf8)]),
-            changes: None,
-        };
         let lake = Lake::open(&dir.to_string_lossy(), &BTreeMap::new()).unwrap();
-        Engine::new(lake, vec![Arc::new(dataset)], Policies::default(), EngineSettings::default()).unwrap()
+        Engine::new(lake, vec![dataset("note")], Policies::default(), EngineSettings::default()).unwrap()
     }
 
     /// The first row of the answer, or what is wrong.

@@ -1,5 +1,7 @@
 //! `ruam up`.
 
+use std::io::Write;
+use std::net::{Shutdown, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -126,11 +128,43 @@ pub fn a_client_sets_what_is_its_own() -> Result<()> {
     let error = ask(&["set statement_timeout = '300ms'", long]).err().context("an error")?.to_string();
     ensure!(error.contains("the answer took longer than the 300ms that it may"), "{error}");
     tokio::runtime::Runtime::new()?.block_on(whoever_gives_up_is_let_go(&port, long))?;
+    whoever_leaves_waits_no_longer(&port)?;
     for statement in ["reset all", "reset search_path", "set application_name = 'x'", "set extra_float_digits = 3"] {
         ask(&[statement])?;
     }
     let (status, said) = up.interrupt(PATIENCE)?;
     ensure!(status.success(), "{said}");
+    Ok(())
+}
+
+/// What nobody waits for any longer ends: of a client that is gone, and of one that has said goodbye.
+fn whoever_leaves_waits_no_longer(port: &str) -> Result<()> {
+    for (number, last_word) in [(7_000_001, &b""[..]), (7_000_002, b"X\0\0\0\x04")] {
+        let mut client = TcpStream::connect(format!("127.0.0.1:{port}"))?;
+        let message = |kind: &[u8], body: &[u8]| {
+            let length = u32::try_from(body.len() + 4).unwrap_or_default().to_be_bytes();
+            [kind, &length, body].concat()
+        };
+        client.write_all(&message(b"", b"\0\x03\0\0user\0ruam\0\0"))?;
+        let long = format!(
+            "select sum(a.value * b.value) from generate_series(1, {number}) a, generate_series(1, {number}) b\0"
+        );
+        client.write_all(&message(b"Q", long.as_bytes()))?;
+        let wait_for = |event: &str| {
+            let audit = format!("select event from ruam.audit where event = '{event}' and sql like '%{number}) b'");
+            let deadline = Instant::now() + PATIENCE;
+            while psql(port, &["-A", "-t", "-c", &audit])?.trim().is_empty() {
+                ensure!(Instant::now() < deadline, "the question of a client that left is not {event}");
+            }
+            Ok(())
+        };
+        wait_for("begun")?;
+        match last_word {
+            [] => client.shutdown(Shutdown::Write)?,
+            last_word => client.write_all(last_word)?,
+        }
+        wait_for("broken_off")?;
+    }
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! What passes through: messages, one by one, each to what it is for. Guaranteed: nothing is answered before the
 //! client has signed in, which has to be soon. A message that is none, or an error before sign-in, is the end. What
-//! a client gives up ends, whether it is read, worked out or sent.
+//! a client gives up ends, whether it is read, worked out or sent, and so does what it asked before it left.
 
 use std::io;
 use std::sync::Arc;
@@ -31,6 +31,8 @@ use super::sign_in::SignIn;
 
 /// How long a client may take to sign in.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The last word of a client.
+const TERMINATE: [u8; 5] = *b"X\0\0\0\x04";
 const PROTOCOL_VIOLATION: &str = "08P01";
 
 type Socket = Framed<Messages<MaybeTls>, PgWireMessageServerCodec<<Statements as QueryParser>::Statement>>;
@@ -57,6 +59,9 @@ impl Connection {
     /// Where the connection breaks, or the client does not sign in in time.
     pub(super) async fn serve(self, socket: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<()> {
         let deadline = Instant::now() + PATIENCE;
+        let socket = socket.into_std()?;
+        let client = TcpStream::from_std(socket.try_clone()?)?;
+        let socket = TcpStream::from_std(socket)?;
         let Some(socket) = timeout_at(deadline, negotiate_tls(socket, tls)).await?? else { return Ok(()) };
         let parts = socket.into_parts();
         if parts.codec.client_info.is_secure() && !parts.read_buf.is_empty() {
@@ -98,14 +103,12 @@ impl Connection {
             let (sign_in, queries, cancel) = (self.sign_in.clone(), self.queries.clone(), self.cancel.clone());
             let done =
                 process_message(message, &mut socket, sign_in, queries.clone(), queries, Arc::new(NoopHandler), cancel);
-            let done = async {
-                tokio::select! {
-                    biased;
-                    Ok(()) = &mut cancelled, if !is_sync => Err(PgWireError::QueryCanceled),
-                    done = done => done,
-                }
+            let done = tokio::select! {
+                biased;
+                Ok(()) = &mut cancelled, if !is_sync => Err(PgWireError::QueryCanceled),
+                done = done => done,
+                () = left(&client), if !is_last => return Ok(()),
             };
-            let done = done.await;
             if is_sync || !is_extended {
                 cancelled = Fuse::terminated();
             }
@@ -122,6 +125,17 @@ impl Connection {
                 }
             }
         }
+    }
+}
+
+/// Ends once a client has left. Where it has sent something more, that is known when this is read; so it is in what
+/// TLS says at its end.
+async fn left(client: &TcpStream) {
+    let mut sent = [0; TERMINATE.len()];
+    match client.peek(&mut sent).await {
+        Ok(0) | Err(_) => {}
+        Ok(_) if sent == TERMINATE => {}
+        Ok(_) => std::future::pending().await,
     }
 }
 

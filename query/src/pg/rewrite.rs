@@ -283,6 +283,8 @@ mod tests {
                 "select (select c.relkind = 'c' from pg_class c where c.oid = 1) as c from pg_type",
                 "max(c.relkind = 'c')",
             ),
+            // datafusion-postgres has asked `pg_class` for the number already.
+            ("select 'pg_class'::regclass as o", "max(c.oid)"),
             ("show standard_conforming_strings", "SELECT 'on' AS standard_conforming_strings"),
             ("select i.indkey[a.attnum - 1] as k from pg_index i, pg_attribute a", "i.indkey[a.attnum - 1 + 1]"),
             ("select 1 as n from pg_index i where i.indisprimary = 't'", "i.indisprimary = true"),
@@ -304,7 +306,6 @@ mod tests {
             "select sum(n), sum(m) from t",
             "select pg_typeof(a), pg_typeof(b) from t",
             "select relname from pg_class where relkind = 't'",
-            "select 'pg_class'::regclass as o",
             "select pg_",
         ] {
             assert!(matches!(rewritten(sql), Cow::Borrowed(_)), "{sql}");

@@ -1,34 +1,10 @@
 use super::*;
-use arrow::datatypes::{DataType, Field, Schema};
 use proptest::prelude::*;
 
-const SPEC: &str = r#"
-    dataset = "a.b"
-    title = { th = "ก", en = "A" }
-    description = { th = "ก", en = "A" }
-    owner = { th = "ก", en = "A" }
-    contact = { name = "A", email = "a@example.org" }
-    classification = "internal"
-    purposes = ["training"]
-    mode = "append"
-
-    [[columns]]
-    name = "number"
-    type = "integer"
-    title = { th = "ก", en = "A" }
-
-    [[columns]]
-    name = "name"
-    type = "text"
-    title = { th = "ก", en = "A" }
-"#;
+use crate::fixture::dataset;
 
 fn datasets() -> Vec<Arc<QueryDataset>> {
-    let rows = [("number", DataType::Int64), ("name", DataType::Utf8)];
-    let rows = rows.map(|(name, data_type)| Field::new(name, data_type, true)).to_vec();
-    let rows = Arc::new(Schema::new(rows));
-    let spec = Arc::new(DatasetSpec::parse("a/b.toml", SPEC).unwrap());
-    vec![Arc::new(QueryDataset { spec, rows: rows.clone(), rejects: rows, changes: None })]
+    vec![dataset("name")]
 }
 
 fn read(text: &str) -> Result<Policies, String> {

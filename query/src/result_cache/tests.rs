@@ -3,39 +3,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use arrow::array::{ArrayRef, Int64Array, StringArray};
-use arrow::datatypes::{DataType, Field, Schema};
 use arrow::util::display::array_value_to_string;
 use deltalake::DeltaTable;
 use futures::TryStreamExt;
-use ruam_event::DatasetSpec;
 use ruam_lake::Lake;
 
 use crate::audit::{self, AuditLog, Event};
-use crate::engine::{Engine, EngineSettings, QueryDataset};
+use crate::engine::{Engine, EngineSettings};
+use crate::fixture::dataset;
 use crate::policy::{Policies, PseudonymKey};
 use crate::session::Session;
 use crate::{Caller, QueryError};
-
-const SPEC: &str = r#"
-    dataset = "a.b"
-    title = { th = "ก", en = "A" }
-    description = { th = "ก", en = "A" }
-    owner = { th = "ก", en = "A" }
-    contact = { name = "A", email = "a@example.org" }
-    classification = "internal"
-    purposes = ["training", "planning"]
-    mode = "append"
-
-    [[columns]]
-    name = "number"
-    type = "integer"
-    title = { th = "ก", en = "A" }
-
-    [[columns]]
-    name = "note"
-    type = "text"
-    title = { th = "ก", en = "A" }
-"#;
 
 const ROLES: [(&str, &str); 5] = [
     ("clear", "purpose = \"any\"\nparts = [\"rows\", \"rejects\"]"),
@@ -58,11 +36,7 @@ async fn add(dir: &Path, numbers: &[i64]) {
 }
 
 fn engine(dir: &Path, settings: EngineSettings) -> Engine {
-    let columns = [("number", DataType::Int64), ("note", DataType::Utf8)];
-    let columns = columns.map(|(name, data_type)| Field::new(name, data_type, true)).to_vec();
-    let columns = Arc::new(Schema::new(columns));
-    let spec = Arc::new(DatasetSpec::parse("a/b.toml", SPEC).unwrap());
-    let dataset = Arc::new(QueryDataset { spec, rows: columns.clone(), rejects: columns, changes: None });
+    let dataset = dataset("note");
     let file = |(role, grant): (&str, &str)| {
         let audit = role == "clear";
         let text = format!("role = \"{role}\"\naudit = {audit}\n[[grant]]\ndatasets = [\"a.b\"]\n{grant}");
