@@ -9,7 +9,7 @@ use ruam_event::{Change, ChangeEvent, Columns, DatasetSpec, OldRow, Position, Ro
 use serde::de::DeserializeOwned;
 
 use crate::source::{Feed, Source, SourceError};
-use crate::{Overrides, options};
+use crate::{Surroundings, options};
 
 const PROVINCES: &str = include_str!("../data/geothai/provinces.json");
 const DISTRICTS: &str = include_str!("../data/geothai/districts.json");
@@ -33,7 +33,7 @@ struct Areas {
     next: usize,
 }
 
-pub(crate) fn open(spec: &DatasetSpec, with: &toml::Table, _: &Overrides) -> Result<Box<dyn Source>, String> {
+pub(crate) fn open(spec: &DatasetSpec, with: &toml::Table, _: &Surroundings) -> Result<Box<dyn Source>, String> {
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct None {}
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn every_code_is_seen_and_the_abolished_are_closed_in_order() {
-        let events = conformance::check(areas).unwrap();
+        let events = conformance::check(areas, &|_| false).unwrap();
         assert_eq!(events.len(), 77 + 928 + 7436 + 1583 + 1583);
         let closings: Vec<_> = events.iter().filter(|event| event.change.op() == Op::Update).collect();
         assert_eq!(closings.len(), 1583);

@@ -8,7 +8,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use ruam_event::{ChangeEvent, Columns, DatasetSpec, Position};
 
-use crate::Overrides;
+use crate::Surroundings;
 use crate::source::{Feed, Source, SourceError};
 
 mod calendar;
@@ -58,10 +58,10 @@ struct Generated<G> {
 fn open<G: Generator + 'static>(
     spec: &DatasetSpec,
     with: &toml::Table,
-    overrides: &Overrides,
+    surroundings: &Surroundings,
 ) -> Result<Box<dyn Source>, String> {
     let Options { seed } = crate::options(with)?;
-    let count = events_of::<G>(overrides.generated_total.unwrap_or(DEFAULT_TOTAL));
+    let count = events_of::<G>(surroundings.generated_total.unwrap_or(DEFAULT_TOTAL));
     Ok(Box::new(Generated::<G> { seed, columns: spec.column_names(), count, generator: None, next: 0, first: 0 }))
 }
 

@@ -13,26 +13,36 @@ mod areas;
 pub mod conformance;
 pub mod gateway;
 mod generated;
+mod postgres;
 mod source;
 
 pub use generated::{DEFAULT_TOTAL, PlantedPayment, planted_payments};
+pub use postgres::Connection;
 pub use source::{Feed, Source, SourceError};
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use ruam_event::{DatasetSpec, SpecError};
 use serde::de::DeserializeOwned;
 
-/// What a run may change about its sources.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Overrides {
+/// What an installation has for its sources.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
     /// How many events the generated sources come to, all together.
     pub generated_total: Option<u64>,
+    /// The databases that can be read, by name: `[connections]` of `ruam.toml`.
+    pub connections: BTreeMap<String, Connection>,
+    /// The folder where sources keep what they have to remember, each in one of its own.
+    pub state: PathBuf,
 }
 
-type Constructor = fn(&DatasetSpec, &toml::Table, &Overrides) -> Result<Box<dyn Source>, String>;
+type Constructor = fn(&DatasetSpec, &toml::Table, &Surroundings) -> Result<Box<dyn Source>, String>;
 
 /// The kinds of sources, by the name that `source.kind` has.
 const KINDS: &[(&str, Constructor)] = &[
     ("administrative_areas", areas::open),
+    ("postgres", postgres::open),
     ("generated_persons", generated::persons::open),
     ("generated_disbursements", generated::disbursements::open),
     ("generated_welfare_payments", generated::welfare_payments::open),
@@ -50,7 +60,7 @@ pub fn is_sent(spec: &DatasetSpec) -> bool {
 ///
 /// # Errors
 /// Where the kind or its options are not known, with the place in the file.
-pub fn open(spec: &DatasetSpec, overrides: &Overrides) -> Result<Option<Box<dyn Source>>, SpecError> {
+pub fn open(spec: &DatasetSpec, surroundings: &Surroundings) -> Result<Option<Box<dyn Source>>, SpecError> {
     let Some(declared) = &spec.source else { return Ok(None) };
     let kind = declared.kind.get_ref().as_str();
     if kind == SENT {
@@ -71,7 +81,7 @@ pub fn open(spec: &DatasetSpec, overrides: &Overrides) -> Result<Option<Box<dyn 
             ruam_event::spec_file::suggest(kind, &known),
         ));
     };
-    let source = constructor(spec, declared.with.get_ref(), overrides).map_err(|problem| {
+    let source = constructor(spec, declared.with.get_ref(), surroundings).map_err(|problem| {
         let place = if declared.with.get_ref().is_empty() { declared.kind.span() } else { declared.with.span() };
         spec.error_at(place, "source.with", problem, format!("See the documentation of the source `{kind}`"))
     })?;

@@ -1,5 +1,8 @@
 //! What every source can do.
 
+use std::io;
+use std::path::PathBuf;
+
 use ruam_event::{ChangeEvent, Classify, Fault, Position};
 
 /// A source of change events. Its calls may block, and are made from a thread of their own.
@@ -11,7 +14,7 @@ pub trait Source: Send {
     /// Where the source cannot be reached, or does not know the position any more.
     fn open(&mut self, after: Option<Position>) -> Result<(), SourceError>;
 
-    /// The next events, in the order of their positions; at most `limit`.
+    /// The next events, in the order of their positions; at most `limit`. Waits a moment where there are none.
     ///
     /// # Errors
     /// Where the source cannot be read.
@@ -31,6 +34,8 @@ pub trait Source: Send {
 pub enum Feed {
     /// Events; at least one.
     Events(Vec<ChangeEvent>),
+    /// Nothing for now: ask again.
+    Idle,
     /// Nothing more will come.
     Ended,
 }
@@ -46,12 +51,40 @@ pub enum SourceError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The source does not answer, or broke off.
+    #[error("{what}: {problem}")]
+    Unreachable {
+        /// Which source.
+        what: String,
+        /// What it said last.
+        problem: String,
+    },
+    /// The source is not set up for being read, or what it has is not what is to be read.
+    #[error("{what}: {problem}. {remedy}")]
+    Refused {
+        /// Which source.
+        what: String,
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// What a source has to remember cannot be kept.
+    #[error("cannot keep what the source has to remember in {path}: {source}")]
+    State {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 impl Classify for SourceError {
     fn fault(&self) -> Fault {
         match self {
-            Self::Unreadable { .. } => Fault::Operator,
+            Self::Unreadable { .. } | Self::Refused { .. } => Fault::Operator,
+            // A full disk is emptied while this waits.
+            Self::Unreachable { .. } | Self::State { .. } => Fault::Transient,
         }
     }
 }

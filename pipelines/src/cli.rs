@@ -85,11 +85,12 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     let (filter, json) = match &cli.command {
-        Command::Up(up) => {
-            ("info,deltalake=warn,deltalake_core=warn,buoyant_kernel=warn,datafusion=warn", up.json_log())
-        }
+        Command::Up(up) => (
+            "info,deltalake=warn,deltalake_core=warn,buoyant_kernel=warn,datafusion=warn,pgwire_replication=off",
+            up.json_log(),
+        ),
         _ => (
-            "warn,deltalake=error,deltalake_core=error,buoyant_kernel=error,datafusion_postgres=error,pgwire=error",
+            "warn,deltalake=error,deltalake_core=error,buoyant_kernel=error,datafusion_postgres=error,pgwire=error,pgwire_replication=off",
             false,
         ),
     };

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ruam_connectors::Connection;
 use ruam_event::Secret;
 use ruam_identity::{SignOnSettings, TlsSettings};
 use serde::Deserialize;
@@ -31,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) log: LogSection,
     /// The lake.
     pub(crate) lake: LakeSection,
+    /// The databases that datasets are read from, by the name that their `source.with.connection` has.
+    pub(crate) connections: BTreeMap<String, Connection>,
     /// Queries.
     pub(crate) query: QuerySection,
     /// Where agencies send their events. None: nowhere.
@@ -132,6 +135,7 @@ impl Default for Settings {
             policies: None,
             log: LogSection::default(),
             lake: LakeSection::default(),
+            connections: BTreeMap::new(),
             query: QuerySection::default(),
             gateway: None,
             sign_on: None,

@@ -5,6 +5,7 @@
 //!   ruam.json           the version of this layout, and the installation's name
 //!   log/                the embedded broker's records
 //!   lake/               the tables, where the lake is a lake of files
+//!   sources/<dataset>/  what the connector of a dataset has to remember of its source
 //!   extracts/           what was published
 //!   spill/<process>/    what queries have no memory for; it goes with the process, or when the next begins
 //!   access/             who may sign in: users.toml, tokens.toml
@@ -186,6 +187,11 @@ impl DataDir {
         self.path.join("pseudonym.key")
     }
 
+    /// What sources have to remember.
+    pub(crate) fn sources(&self) -> PathBuf {
+        self.path.join("sources")
+    }
+
     /// Where extracts go.
     pub(crate) fn extracts(&self) -> PathBuf {
         self.path.join("extracts")
@@ -252,7 +258,7 @@ impl DataDir {
     /// # Errors
     /// Where it cannot be read.
     pub(crate) fn contents(&self) -> Result<Vec<(PathBuf, u64)>, DataDirError> {
-        let folders = ["log", "lake", "index", "extracts"].map(|name| self.path.join(name));
+        let folders = ["log", "lake", "index", "sources", "extracts"].map(|name| self.path.join(name));
         let present = folders.into_iter().filter(|folder| folder.exists());
         present.map(|folder| size(&folder).map(|bytes| (folder, bytes)).map_err(|source| self.failed(source))).collect()
     }

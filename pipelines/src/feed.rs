@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ruam_connectors::{Feed as SourceFeed, Overrides, Source};
+use ruam_connectors::{Feed as SourceFeed, Source, Surroundings};
 use ruam_log::{Lease, Log, LogError, Publisher};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,7 @@ pub(crate) struct Feed {
     pub(crate) log: Log,
     /// The installation's name, by which the broker knows its lease again.
     pub(crate) installation: String,
-    pub(crate) overrides: Overrides,
+    pub(crate) surroundings: Surroundings,
     /// The most events a second; none where the source may go as fast as it can.
     pub(crate) rate: Option<u32>,
     pub(crate) meter: Arc<Meter>,
@@ -42,7 +42,7 @@ impl Feed {
     /// Where the flow cannot go on; it may be run again.
     pub(crate) fn run(&self) -> Result<(), FlowError> {
         let spec = &self.dataset.spec;
-        let Some(mut source) = ruam_connectors::open(spec, &self.overrides)? else { return Ok(()) };
+        let Some(mut source) = ruam_connectors::open(spec, &self.surroundings)? else { return Ok(()) };
         let topic = spec.topic();
         let lease = self.runtime.block_on(Lease::take(&self.log, spec.id(), &topic, &self.installation))?;
         let layout = self.runtime.block_on(self.log.ensure_topic(&topic, spec.partitions()))?;
@@ -79,26 +79,31 @@ impl Feed {
     fn pump(&self, source: &mut dyn Source, publisher: &mut Publisher, lease: &Lease) -> Result<(), FlowError> {
         let stopped = || self.stop.is_cancelled();
         let mut pace = Pace::new(self.rate);
-        let mut looked_after = Instant::now();
-        while let SourceFeed::Events(events) = source.next(pace.bite())? {
+        let (mut looked_after, mut unreleased) = (Instant::now(), None);
+        loop {
+            let events = match source.next(pace.bite())? {
+                SourceFeed::Events(events) => events,
+                SourceFeed::Idle => Vec::new(),
+                SourceFeed::Ended => return Ok(()),
+            };
             for event in &events {
                 let sent = publisher.publish(event, &stopped)?;
                 self.meter.published.fetch_add(sent.records, Ordering::Relaxed);
                 self.meter.repeated.fetch_add(sent.repeated, Ordering::Relaxed);
                 pace.count(sent.records);
             }
+            unreleased = events.last().map(|last| last.position).or(unreleased);
             if looked_after.elapsed() > EVERY {
                 looked_after = Instant::now();
                 lease.check()?;
-                if let Some(last) = events.last() {
+                if let Some(last) = unreleased.take() {
                     // The source may forget what is safe in the log.
                     publisher.flush(&stopped)?;
-                    source.release(last.position)?;
+                    source.release(last)?;
                 }
             }
             pace.wait(&self.stop, publisher)?;
         }
-        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use ruam_connectors::Overrides;
+use ruam_connectors::Surroundings;
 use ruam_connectors::gateway::GatewayServer;
 use ruam_event::DatasetId;
 use ruam_log::Log;
@@ -58,7 +58,8 @@ pub(crate) struct Running {
 /// How connectors run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pacing {
-    pub(crate) overrides: Overrides,
+    /// How many events the generated sources come to, all together.
+    pub(crate) generated_total: Option<u64>,
     /// The most events a second of each source.
     pub(crate) rate: Option<u32>,
 }
@@ -92,6 +93,11 @@ impl Running {
         patience: &Patience,
     ) -> Result<()> {
         self.locks.push(deployment.data_dir.take(Part::Connectors)?);
+        let surroundings = Surroundings {
+            generated_total: pacing.generated_total,
+            connections: deployment.settings.connections.clone(),
+            state: deployment.data_dir.sources(),
+        };
         let is_read = |dataset: &Dataset| dataset.spec.source.is_some() && !ruam_connectors::is_sent(&dataset.spec);
         for (id, dataset) in deployment.datasets.all.iter().filter(|(_, dataset)| is_read(dataset)) {
             let meter = self.meter(id);
@@ -99,7 +105,7 @@ impl Running {
                 dataset: dataset.clone(),
                 log: log.clone(),
                 installation: deployment.data_dir.installation.clone(),
-                overrides: pacing.overrides,
+                surroundings: surroundings.clone(),
                 rate: pacing.rate,
                 meter: meter.clone(),
                 stop: self.stop.clone(),

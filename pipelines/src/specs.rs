@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ruam_connectors::Overrides;
+use ruam_connectors::Surroundings;
 use ruam_event::{DatasetId, DatasetSpec, SpecError};
 use ruam_lake::changes_schema;
 use ruam_query::QueryDataset;
@@ -164,7 +164,7 @@ impl Datasets {
 fn read(path: &str, text: &str, max_record_bytes: usize) -> Result<Dataset, SpecError> {
     let spec = DatasetSpec::parse(path, text)?;
     let transform = Transform::new(&spec, max_record_bytes)?;
-    ruam_connectors::open(&spec, &Overrides::default())?;
+    ruam_connectors::open(&spec, &Surroundings::default())?;
     Ok(Dataset { spec: Arc::new(spec), transform: Arc::new(transform) })
 }
 

@@ -136,7 +136,7 @@ public class Ask {
         check(rows > 5000 && written.toString().startsWith("code,name_th\n"), rows + " rows were copied");
     }
 
-    /** Rows that come as they are wanted, and no more. */
+    /** Rows that come as they are wanted, and no more; and what went wrong is undone up to a savepoint. */
     private static void fetches(Connection lake) throws SQLException {
         lake.setAutoCommit(false);
         try (Statement statement = lake.createStatement()) {
@@ -149,6 +149,15 @@ public class Ask {
             }
             check(sum == 500500, "the sum of 1000 rows is " + sum);
         }
+        var before = lake.setSavepoint("before");
+        try (Statement statement = lake.createStatement()) {
+            statement.executeQuery("select * from nowhere.nothing");
+            throw new AssertionError("there is no such table");
+        } catch (SQLException unknown) {
+            check("42P01".equals(unknown.getSQLState()), unknown.getSQLState() + ": " + unknown.getMessage());
+        }
+        lake.rollback(before);
+        check(texts(lake.createStatement().executeQuery("select 1 as one"), "one").equals(List.of("1")), "a savepoint");
         lake.rollback();
         lake.setAutoCommit(true);
     }

@@ -16,6 +16,7 @@ mod maintain;
 mod mistakes;
 mod object_store;
 mod policies;
+mod postgres;
 mod readers;
 mod rejects;
 mod scan;
@@ -45,6 +46,7 @@ enum Need {
     Python,
     Java,
     Namespaces,
+    Postgres,
 }
 
 impl Need {
@@ -63,6 +65,10 @@ impl Need {
             Self::Java => {
                 (has_program("mvn") && has_program("javac"), "tests with Spark: install the JDK of Java 17, and Maven")
             }
+            Self::Postgres => (
+                ruam_tests::postgres::is_at_hand(),
+                "tests with a server of PostgreSQL: install the package postgresql",
+            ),
             Self::Namespaces => (mistakes::can_mount(), "tests of a full disk: they need `unshare --user --mount`"),
         };
         (!is_there).then_some(advice)
@@ -135,6 +141,15 @@ fn tests() -> Vec<(String, Need, Test)> {
             Need::Nothing,
             gateway::a_crash_loses_nothing_and_doubles_nothing,
         ),
+        ("postgres::the_lake_has_what_the_server_has", Need::Postgres, postgres::the_lake_has_what_the_server_has),
+        ("postgres::a_source_keeps_its_promises", Need::Postgres, postgres::a_source_keeps_its_promises),
+        (
+            "postgres::what_is_not_in_order_is_told_with_what_mends_it",
+            Need::Postgres,
+            postgres::what_is_not_in_order_is_told_with_what_mends_it,
+        ),
+        ("postgres::a_gap_is_never_passed_over", Need::Postgres, postgres::a_gap_is_never_passed_over),
+        ("postgres::columns_come_and_go", Need::Postgres, postgres::columns_come_and_go),
         ("gateway::what_agencies_send_is_stored", Need::Nothing, gateway::what_agencies_send_is_stored),
         ("maintain::small_files_become_few", Need::Nothing, maintain::small_files_become_few),
         ("maintain::it_begins_no_tables", Need::Nothing, maintain::it_begins_no_tables),

@@ -127,7 +127,7 @@ pub fn a_client_sets_what_is_its_own() -> Result<()> {
     let long = "select sum(a.value * b.value) from generate_series(1, 1000000) a, generate_series(1, 1000000) b";
     let error = ask(&["set statement_timeout = '300ms'", long]).err().context("an error")?.to_string();
     ensure!(error.contains("the answer took longer than the 300ms that it may"), "{error}");
-    tokio::runtime::Runtime::new()?.block_on(whoever_gives_up_is_let_go(&port, long))?;
+    tokio::runtime::Runtime::new()?.block_on(whoever_gives_up_is_let_go(&port))?;
     whoever_leaves_waits_no_longer(&port)?;
     for statement in ["reset all", "reset search_path", "set application_name = 'x'", "set extra_float_digits = 3"] {
         ask(&[statement])?;
@@ -150,46 +150,43 @@ fn whoever_leaves_waits_no_longer(port: &str) -> Result<()> {
             "select sum(a.value * b.value) from generate_series(1, {number}) a, generate_series(1, {number}) b\0"
         );
         client.write_all(&message(b"Q", long.as_bytes()))?;
-        let wait_for = |event: &str| {
-            let audit = format!("select event from ruam.audit where event = '{event}' and sql like '%{number}) b'");
-            let deadline = Instant::now() + PATIENCE;
-            while psql(port, &["-A", "-t", "-c", &audit])?.trim().is_empty() {
-                ensure!(Instant::now() < deadline, "the question of a client that left is not {event}");
-            }
-            Ok(())
-        };
-        wait_for("begun")?;
+        wait_in_audit(port, "begun", number)?;
         match last_word {
             [] => client.shutdown(Shutdown::Write)?,
             last_word => client.write_all(last_word)?,
         }
-        wait_for("broken_off")?;
+        wait_in_audit(port, "broken_off", number)?;
+    }
+    Ok(())
+}
+
+/// Waits until the audit knows that the question with this number of pairs has begun, or ended so.
+fn wait_in_audit(port: &str, event: &str, number: u64) -> Result<()> {
+    let audit = format!("select event from ruam.audit where event = '{event}' and sql like '%{number}) b'");
+    let deadline = Instant::now() + PATIENCE;
+    while psql(port, &["-A", "-t", "-c", &audit])?.trim().is_empty() {
+        ensure!(Instant::now() < deadline, "the question of {number} pairs is not {event}");
     }
     Ok(())
 }
 
 /// A client may cancel while an answer is worked out and while its rows are sent, and ask on.
-async fn whoever_gives_up_is_let_go(port: &str, long: &str) -> Result<()> {
+async fn whoever_gives_up_is_let_go(port: &str) -> Result<()> {
     let (client, connection) =
         tokio_postgres::connect(&format!("host=127.0.0.1 port={port} user=ruam dbname=ruam"), NoTls).await?;
     tokio::spawn(connection);
-    let pairs = "select a.value, b.value from generate_series(1, 1000000) a, generate_series(1, 1000000) b";
-    for (sql, has_rows) in [(long, false), (pairs, true)] {
-        let mut rows = std::pin::pin!(client.query_raw(sql, std::iter::empty::<&str>()).await?);
-        if has_rows {
+    for (what, number) in [("sum(a.value * b.value)", 6_000_001), ("a.value, b.value", 6_000_002)] {
+        let sql = format!("select {what} from generate_series(1, {number}) a, generate_series(1, {number}) b");
+        let mut rows = std::pin::pin!(client.query_raw(&sql, std::iter::empty::<&str>()).await?);
+        if what.starts_with('a') {
             rows.try_next().await?.context("a first row")?;
         }
-        let mut answer = std::pin::pin!(rows.try_for_each(async |_| Ok(())));
-        let patience = tokio::time::sleep(PATIENCE);
-        tokio::pin!(patience);
-        // The statement may not have begun when the first request comes.
-        let error = loop {
-            tokio::select! {
-                answered = &mut answer => break answered.err().context("an answer that nobody waits for")?,
-                () = &mut patience => anyhow::bail!("{sql}: goes on though it was cancelled"),
-                () = tokio::time::sleep(Duration::from_millis(50)) => client.cancel_token().cancel_query(NoTls).await?,
-            }
-        };
+        // What has not begun cannot be cancelled.
+        let asked = port.to_owned();
+        tokio::task::spawn_blocking(move || wait_in_audit(&asked, "begun", number)).await??;
+        client.cancel_token().cancel_query(NoTls).await?;
+        let answered = tokio::time::timeout(PATIENCE, rows.try_for_each(async |_| Ok(()))).await;
+        let error = answered.context("it goes on though it was cancelled")?.err().context("nobody waits for it")?;
         ensure!(error.code() == Some(&SqlState::QUERY_CANCELED), "{sql}: {error:?}");
         let row = client.query_one("select 6 * 7", &[]).await?;
         ensure!(row.get::<_, i64>(0) == 42, "{row:?}");

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use ruam_connectors::Overrides;
+use ruam_connectors::Surroundings;
 use ruam_connectors::conformance::drain;
 use ruam_event::{ChangeEvent, DatasetSpec};
 use ruam_lake::changes_schema;
@@ -53,7 +53,7 @@ pub fn queried(spec: DatasetSpec) -> Result<Arc<QueryDataset>> {
 /// # Errors
 /// Where its source cannot be read.
 pub fn events(spec: &DatasetSpec, total: u64) -> Result<Vec<ChangeEvent>> {
-    let overrides = Overrides { generated_total: Some(total) };
-    let mut source = ruam_connectors::open(spec, &overrides)?.context("a source")?;
-    Ok(drain(source.as_mut(), None, 1000)?)
+    let surroundings = Surroundings { generated_total: Some(total), ..Surroundings::default() };
+    let mut source = ruam_connectors::open(spec, &surroundings)?.context("a source")?;
+    Ok(drain(source.as_mut(), None, 1000, &|_| false)?)
 }

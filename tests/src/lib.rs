@@ -11,6 +11,7 @@ pub mod fetched;
 pub mod installation;
 pub mod kafka;
 pub mod model;
+pub mod postgres;
 pub mod process;
 pub mod s3;
 pub mod strangers;

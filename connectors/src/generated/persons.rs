@@ -10,15 +10,19 @@ use super::calendar::{self, SHORT_MONTHS, be_year};
 use super::names::{self, pick};
 use super::{Generator, citizen_id, position, source_time, thai_digits};
 use crate::source::{Source, SourceError};
-use crate::{Overrides, areas};
+use crate::{Surroundings, areas};
 
 /// One row in so many is wrong.
 const WRONG_IN: u32 = 33;
 /// Milliseconds between events.
 const EVERY_MS: i64 = 20_000;
 
-pub(crate) fn open(spec: &DatasetSpec, with: &toml::Table, overrides: &Overrides) -> Result<Box<dyn Source>, String> {
-    super::open::<Persons>(spec, with, overrides)
+pub(crate) fn open(
+    spec: &DatasetSpec,
+    with: &toml::Table,
+    surroundings: &Surroundings,
+) -> Result<Box<dyn Source>, String> {
+    super::open::<Persons>(spec, with, surroundings)
 }
 
 struct Persons {
@@ -239,8 +243,8 @@ mod tests {
 
     #[test]
     fn a_longer_run_begins_like_a_shorter_one() {
-        let short = conformance::check(|| persons(2000)).unwrap();
-        let long = conformance::drain(persons(5000).as_mut(), None, 1000).unwrap();
+        let short = conformance::check(|| persons(2000), &|_| false).unwrap();
+        let long = conformance::drain(persons(5000).as_mut(), None, 1000, &|_| false).unwrap();
         assert_eq!(long[..2000], short);
         let ops: BTreeSet<_> = long.iter().map(|event| event.change.op().letter()).collect();
         assert_eq!(ops, BTreeSet::from(["c", "d", "r", "u"]));

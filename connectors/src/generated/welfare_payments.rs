@@ -7,14 +7,18 @@ use ruam_event::{Change, ChangeEvent, Columns, DatasetSpec, Row, Value};
 use super::payments::{Entitlement, WELFARE_EACH};
 use super::{Generator, calendar, chance, citizen_id, position, source_time};
 use crate::source::{Source, SourceError};
-use crate::{Overrides, areas};
+use crate::{Surroundings, areas};
 
 const EVERY_MS: i64 = 15_000;
 /// One row in so many is wrong.
 const WRONG_IN: u32 = 200;
 
-pub(crate) fn open(spec: &DatasetSpec, with: &toml::Table, overrides: &Overrides) -> Result<Box<dyn Source>, String> {
-    super::open::<WelfarePayments>(spec, with, overrides)
+pub(crate) fn open(
+    spec: &DatasetSpec,
+    with: &toml::Table,
+    surroundings: &Surroundings,
+) -> Result<Box<dyn Source>, String> {
+    super::open::<WelfarePayments>(spec, with, surroundings)
 }
 
 pub(super) struct WelfarePayments {

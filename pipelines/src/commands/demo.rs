@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
-use ruam_connectors::{DEFAULT_TOTAL, Overrides, planted_payments};
+use ruam_connectors::{DEFAULT_TOTAL, planted_payments};
 use ruam_query::format::{self, Format};
 use ruam_query::{Engine, extract};
 use tokio_util::sync::CancellationToken;
@@ -112,10 +112,7 @@ impl Demo {
 
         let mut running = Running::new(&deployment, stop.child_token());
         let patience = Patience::GiveUp(running.stop.clone());
-        let pacing = Pacing {
-            overrides: Overrides { generated_total: Some(self.events) },
-            rate: (self.rate > 0).then_some(self.rate),
-        };
+        let pacing = Pacing { generated_total: Some(self.events), rate: (self.rate > 0).then_some(self.rate) };
         if self.serve {
             running.start_query(&deployment).await?;
         }

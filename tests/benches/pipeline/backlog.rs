@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::peak_mb;
 use anyhow::{Context, Result, ensure};
-use ruam_connectors::{Feed, Overrides};
+use ruam_connectors::{Feed, Surroundings};
 use ruam_event::{ChangeEvent, DatasetSpec};
 use ruam_tests::installation::unique;
 use ruam_tests::{Broker, Installation, datasets};
@@ -46,8 +46,8 @@ fn without_source(dataset: &str, topic: &str) -> Result<String> {
 /// Calls for each of a number of a dataset's events.
 pub fn for_each_event(spec: &DatasetSpec, events: u64, mut each: impl FnMut(&ChangeEvent) -> Result<()>) -> Result<()> {
     // The generated sources share a total; of ten times as many, each has enough.
-    let overrides = Overrides { generated_total: Some(events * 10) };
-    let mut source = ruam_connectors::open(spec, &overrides)?.context("a source")?;
+    let surroundings = Surroundings { generated_total: Some(events * 10), ..Surroundings::default() };
+    let mut source = ruam_connectors::open(spec, &surroundings)?.context("a source")?;
     source.open(None)?;
     let mut left = events;
     while left > 0 {

@@ -1,0 +1,73 @@
+//! The rows that `COPY … TO STDOUT` writes in its text format.
+//!
+//! What passes through: a line into its values. Guaranteed: no line makes it panic; where the number of values
+//! is not the expected one, there is no row.
+//!
+//! <https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.2>
+
+use std::borrow::Cow;
+
+/// The values of a line without its end; none is null. Borrowed where nothing is escaped.
+pub(super) fn values(line: &str) -> impl Iterator<Item = Option<Cow<'_, str>>> {
+    line.split('\t').map(|field| match field {
+        "\\N" => None,
+        field if field.contains('\\') => Some(Cow::Owned(unescaped(field))),
+        field => Some(Cow::Borrowed(field)),
+    })
+}
+
+fn unescaped(field: &str) -> String {
+    let mut text = String::with_capacity(field.len());
+    let mut chars = field.chars();
+    while let Some(char) = chars.next() {
+        if char != '\\' {
+            text.push(char);
+            continue;
+        }
+        // The server writes these; any other character stands for itself.
+        text.extend(chars.next().map(|escaped| match escaped {
+            'b' => '\u{8}',
+            'f' => '\u{c}',
+            'n' => '\n',
+            'r' => '\r',
+            't' => '\t',
+            'v' => '\u{b}',
+            other => other,
+        }));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// As the server escapes.
+    fn escaped(value: Option<&str>) -> String {
+        let Some(text) = value else { return "\\N".to_owned() };
+        let mut field = String::new();
+        for char in text.chars() {
+            match char {
+                '\u{8}' => field.push_str("\\b"),
+                '\u{c}' => field.push_str("\\f"),
+                '\n' => field.push_str("\\n"),
+                '\r' => field.push_str("\\r"),
+                '\t' => field.push_str("\\t"),
+                '\u{b}' => field.push_str("\\v"),
+                '\\' => field.push_str("\\\\"),
+                other => field.push(other),
+            }
+        }
+        field
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_escaped_comes_back(row in prop::collection::vec(prop::option::of("[a-z\\\\\t\n\r\u{8}\u{b}\u{c}ก-๙N]{0,12}"), 1..6)) {
+            let line = row.iter().map(|value| escaped(value.as_deref())).collect::<Vec<_>>().join("\t");
+            let read: Vec<_> = values(&line).map(|value| value.map(Cow::into_owned)).collect();
+            prop_assert_eq!(read, row);
+        }
+    }
+}

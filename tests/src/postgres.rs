@@ -1,0 +1,202 @@
+//! A real PostgreSQL of its own for a test, from Debian's packages.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+
+/// How long a server on a busy machine may take until it serves.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Debian's user for it, since it does not run as root.
+const USER: &str = "postgres";
+
+/// A server that runs until it is dropped, or this process ends, however it ends.
+#[derive(Debug)]
+pub struct Postgres {
+    port: u16,
+    programs: PathBuf,
+    dir: TempDir,
+    settings: Vec<String>,
+    shell: Option<Child>,
+}
+
+/// The folder of the server's programs, of the newest version there is.
+fn programs() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
+    let folders = versions.filter_map(|version| Some(version.ok()?.path().join("bin")));
+    folders.filter(|folder| folder.join("initdb").exists()).max()
+}
+
+/// Whether what is needed to run it is at hand.
+pub fn is_at_hand() -> bool {
+    programs().is_some()
+}
+
+impl Postgres {
+    /// Starts a new server with settings, such as `wal_level=logical`. Everybody on this machine may sign in.
+    ///
+    /// # Errors
+    /// Where it does not start, with what it said.
+    pub fn start(settings: &[&str]) -> Result<Self> {
+        let programs = programs().context("PostgreSQL's server is not installed")?;
+        let dir = tempfile::tempdir()?;
+        if is_root() {
+            let owned = Command::new("chown").arg(USER).arg(dir.path()).status()?;
+            ensure!(owned.success(), "cannot give {} to {USER}", dir.path().display());
+        }
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let mut server = Self { port, programs, dir, settings, shell: None };
+        let made = server
+            .command("initdb")
+            .args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "-D"])
+            .arg(server.data())
+            .output()?;
+        ensure!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        server.run()?;
+        Ok(server)
+    }
+
+    /// Stops it at once, as a crash would, and starts it again.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn crash(&mut self) -> Result<()> {
+        self.stop();
+        self.run()
+    }
+
+    /// The same with other settings.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn crash_with(&mut self, settings: &[&str]) -> Result<()> {
+        self.settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        self.crash()
+    }
+
+    /// The number of its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The address of its database, for a user.
+    pub fn url(&self, user: &str) -> String {
+        format!("postgres://{user}@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// The folder of its own programs.
+    pub fn programs(&self) -> &Path {
+        &self.programs
+    }
+
+    /// Executes statements, as the superuser, in one transaction unless they say otherwise; the values of the
+    /// rows of all of them, as texts.
+    ///
+    /// # Errors
+    /// Where one fails.
+    pub fn run_sql(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
+        runtime()?.block_on(async {
+            let client = self.connect().await?;
+            let messages = client.simple_query(sql).await.with_context(|| sql.to_owned())?;
+            let row = |message| match message {
+                SimpleQueryMessage::Row(row) => {
+                    Some((0..row.len()).map(|place| row.get(place).map(str::to_owned)).collect())
+                }
+                _ => None,
+            };
+            Ok(messages.into_iter().filter_map(row).collect())
+        })
+    }
+
+    /// A session of the superuser.
+    ///
+    /// # Errors
+    /// Where it cannot be had.
+    pub async fn connect(&self) -> Result<Client> {
+        let (client, connection) = tokio_postgres::connect(&self.url(USER), NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let program = self.programs.join(program);
+        let mut command = if is_root() {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", USER, "--regid", USER, "--clear-groups"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        command.current_dir(self.dir.path()).env("LC_ALL", "C.UTF-8");
+        command
+    }
+
+    fn run(&mut self) -> Result<()> {
+        let mut server = self.command("postgres");
+        let port = self.port.to_string();
+        server.arg("-D").arg(self.data()).args(["-p", &port, "-c", "listen_addresses=127.0.0.1"]);
+        server.args(["-c", "unix_socket_directories="]);
+        for setting in &self.settings {
+            server.args(["-c", setting]);
+        }
+        let said = self.dir.path().join("server.log");
+        let output = fs::File::options().create(true).append(true).open(&said)?;
+        // The shell ends the server when its own input ends, which it does when this process ends.
+        let shell = Command::new("sh")
+            .args([
+                "-c",
+                "\"$@\" < /dev/null & pid=$!; cat > /dev/null; kill -QUIT $pid; wait $pid 2> /dev/null",
+                "postgres",
+            ])
+            .arg(server.get_program())
+            .args(server.get_args())
+            .current_dir(self.dir.path())
+            .stdin(Stdio::piped())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .context("cannot run sh")?;
+        self.shell = Some(shell);
+        let begun = Instant::now();
+        while let Err(error) = self.run_sql("select 1") {
+            if begun.elapsed() > PATIENCE {
+                let said = fs::read_to_string(&said).unwrap_or_default();
+                anyhow::bail!("PostgreSQL does not serve: {error:#}\n{said}");
+            }
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut shell) = self.shell.take() {
+            drop(shell.stdin.take());
+            let _ = shell.wait();
+        }
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn runtime() -> Result<Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output();
+    id.is_ok_and(|id| id.stdout.trim_ascii() == b"0")
+}
