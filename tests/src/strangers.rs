@@ -113,7 +113,7 @@ impl Servers {
     /// # Errors
     /// Where the law is broken, by what was told.
     pub fn postgres(&self, bytes: &[u8]) -> Result<()> {
-        check(&self.told(bytes)?)
+        check(&self.told(bytes)?, bytes.len())
     }
 
     /// Signs in and then sends bytes, which may be answered; what is told after sign-in.
@@ -230,11 +230,11 @@ fn length(body: &[u8]) -> [u8; 4] {
     u32::to_be_bytes(body.len() as u32 + 4)
 }
 
-/// Holds what a stranger was told against the law.
-fn check(told: &[u8]) -> Result<()> {
+/// Holds what a stranger was told, who has sent so many bytes, against the law.
+fn check(told: &[u8], sent: usize) -> Result<()> {
     let mut rest = told;
-    // Encryption is refused by one byte, be it TLS or that of GSSAPI.
-    for _ in 0..2 {
+    // Encryption is refused by one byte, be it TLS or that of GSSAPI, as often as eight ask for it.
+    for _ in 0..sent / 8 {
         rest = rest.strip_prefix(b"N").unwrap_or(rest);
     }
     while let Some((kind, after)) = rest.split_first() {

@@ -168,15 +168,20 @@ const TABLE: &str = "select c.oid, c.relkind::text, c.relreplident::text, has_ta
     from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2";
 /// Columns, with the type below domains and the place in the replica identity or, where that is all of the row,
 /// in the primary key.
-const COLUMNS: &str = "select a.attname::text, a.atttypid, \
-    (with recursive base(oid, below) as (\
-        select t.oid, t.typbasetype from pg_type t where t.oid = a.atttypid \
-        union all select t.oid, t.typbasetype from pg_type t join base on t.oid = base.below) \
-     select oid from base where below = 0), \
-    a.attgenerated <> '', \
+const COLUMNS: &str = "select a.attname::text, a.atttypid, {base}, a.attgenerated <> '', \
     (select array_position(i.indkey::int2[], a.attnum) from pg_index i where i.indrelid = a.attrelid \
      and case $2 when 'i' then i.indisreplident else i.indisprimary end) \
     from pg_attribute a where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped order by a.attnum";
+
+/// The type below a domain, and below the domain below that, as SQL; of any other type, that itself.
+pub(super) fn base_of(oid: &str) -> String {
+    format!(
+        "(with recursive base(oid, below) as (\
+            select t.oid, t.typbasetype from pg_type t where t.oid = {oid} \
+            union all select t.oid, t.typbasetype from pg_type t join base on t.oid = base.below) \
+        select oid from base where below = 0)"
+    )
+}
 
 async fn columns(
     server: &Server,
@@ -187,7 +192,8 @@ async fn columns(
     identity: &str,
     findings: &mut Findings,
 ) -> Result<Table, SourceError> {
-    let rows = client.query(COLUMNS, &[&oid, &identity]).await.map_err(|error| server.failed(&error))?;
+    let sql = COLUMNS.replace("{base}", &base_of("a.atttypid"));
+    let rows = client.query(&sql, &[&oid, &identity]).await.map_err(|error| server.failed(&error))?;
     let (mut columns, mut kinds, mut key, mut generated) = (Vec::new(), BTreeMap::new(), Vec::new(), Vec::new());
     for row in rows {
         let (name, type_oid, base): (String, u32, u32) = (row.get(0), row.get(1), row.get(2));
