@@ -88,6 +88,27 @@ pub fn open(spec: &DatasetSpec, surroundings: &Surroundings) -> Result<Option<Bo
     Ok(Some(source))
 }
 
+/// Whether a dataset's source can be looked for: that it names a connection which there is, with an address.
+///
+/// # Errors
+/// Where there is none, with the place in the dataset's file.
+pub fn check_connection(spec: &DatasetSpec, connections: &BTreeMap<String, Connection>) -> Result<(), SpecError> {
+    let Some(declared) = &spec.source else { return Ok(()) };
+    let Some(name) = declared.with.get_ref().get("connection").and_then(toml::Value::as_str) else { return Ok(()) };
+    let wrong = |problem: String, remedy: String| {
+        Err(spec.error_at(declared.with.span(), "source.with.connection", problem, remedy))
+    };
+    match connections.get(name).map(|connection| connection.check(name)) {
+        Some(Ok(())) => Ok(()),
+        Some(Err(SourceError::Refused { problem, remedy, .. })) => wrong(problem, remedy),
+        Some(Err(error)) => wrong(error.to_string(), "Correct it".to_owned()),
+        None => wrong(
+            format!("ruam.toml has no connection `{name}`"),
+            format!("Add [connections.{name}] with url = \"postgres://…\" to it"),
+        ),
+    }
+}
+
 /// Reads a source's `with` table.
 fn options<T: DeserializeOwned>(table: &toml::Table) -> Result<T, String> {
     table.clone().try_into().map_err(|error: toml::de::Error| error.message().to_owned())

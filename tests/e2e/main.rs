@@ -7,6 +7,7 @@ mod areas;
 mod clients;
 mod copy;
 mod crash;
+mod debezium;
 mod demo;
 mod gateway;
 mod history;
@@ -47,6 +48,7 @@ enum Need {
     Java,
     Namespaces,
     Postgres,
+    Debezium,
 }
 
 impl Need {
@@ -68,6 +70,10 @@ impl Need {
             Self::Postgres => (
                 ruam_tests::postgres::is_at_hand(),
                 "tests with a server of PostgreSQL: install the package postgresql",
+            ),
+            Self::Debezium => (
+                ruam_tests::postgres::is_at_hand() && kafka::is_at_hand() && has_program("javac"),
+                "tests with Debezium: install the JDK of Java 17, Maven and the package postgresql",
             ),
             Self::Namespaces => (mistakes::can_mount(), "tests of a full disk: they need `unshare --user --mount`"),
         };
@@ -141,6 +147,8 @@ fn tests() -> Vec<(String, Need, Test)> {
             Need::Nothing,
             gateway::a_crash_loses_nothing_and_doubles_nothing,
         ),
+        ("debezium::both_roads_end_in_equal_tables", Need::Debezium, debezium::both_roads_end_in_equal_tables),
+        ("debezium::rows_and_cloud_events_are_tables", Need::Nothing, debezium::rows_and_cloud_events_are_tables),
         ("postgres::the_lake_has_what_the_server_has", Need::Postgres, postgres::the_lake_has_what_the_server_has),
         ("postgres::a_source_keeps_its_promises", Need::Postgres, postgres::a_source_keeps_its_promises),
         (
@@ -149,6 +157,7 @@ fn tests() -> Vec<(String, Need, Test)> {
             postgres::what_is_not_in_order_is_told_with_what_mends_it,
         ),
         ("postgres::a_gap_is_never_passed_over", Need::Postgres, postgres::a_gap_is_never_passed_over),
+        ("postgres::its_connection_is_checked", Need::Nothing, postgres::its_connection_is_checked),
         ("postgres::columns_come_and_go", Need::Postgres, postgres::columns_come_and_go),
         ("gateway::what_agencies_send_is_stored", Need::Nothing, gateway::what_agencies_send_is_stored),
         ("maintain::small_files_become_few", Need::Nothing, maintain::small_files_become_few),

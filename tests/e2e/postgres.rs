@@ -401,6 +401,19 @@ pub fn columns_come_and_go() -> Result<()> {
     Ok(())
 }
 
+/// What a file says of its source is checked without connecting to anything.
+pub fn its_connection_is_checked() -> Result<()> {
+    let mut installation = Installation::empty(Broker::Embedded)?;
+    installation.write_spec("bora/register", SPEC)?;
+    let said = installation.refuse(&["check"])?;
+    ensure!(said.contains("register.toml:27: source.with.connection: ruam.toml has no connection `bora`"), "{said}");
+    installation.set("[connections.bora]\nurl = \"postgres://u:s3cret@/d\"\n")?;
+    let said = installation.refuse(&["check"])?;
+    ensure!(said.contains("register.toml:27") && said.contains("the address has to name one host"), "{said}");
+    ensure!(!said.contains("s3cret"), "{said}");
+    Ok(())
+}
+
 /// The whole way into the lake, with both sides killed again and again: at the end it has the rows that the
 /// server has.
 pub fn the_lake_has_what_the_server_has() -> Result<()> {

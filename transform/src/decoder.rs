@@ -8,8 +8,8 @@
 use arrow::array::{ArrayBuilder, BooleanBufferBuilder, StringArray, StringBuilder, TimestampMicrosecondBuilder};
 use arrow::buffer::BooleanBuffer;
 use ruam_event::change::Op;
-use ruam_event::envelope::{self, DecodeError, Image, RowSink, Scalar};
-use ruam_event::spec::UnknownColumns;
+use ruam_event::envelope::{self, DecodeError, Image, RowSink, Scalar, Schemas};
+use ruam_event::spec::{TopicFormat, UnknownColumns};
 use ruam_event::{DatasetSpec, Mode, Records};
 
 use crate::reject::{Faults, Reason};
@@ -59,6 +59,7 @@ pub(crate) struct Decoder {
     key: Vec<usize>,
     unknown: UnknownColumns,
     appends_only: bool,
+    format: TopicFormat,
     max_bytes: usize,
 }
 
@@ -70,6 +71,7 @@ impl Decoder {
             key: (0..spec.columns.len()).filter(is_key).collect(),
             unknown: spec.unknown_columns,
             appends_only: spec.mode == Mode::Append,
+            format: spec.topic_format(),
             max_bytes,
         }
     }
@@ -93,6 +95,16 @@ impl Decoder {
                     rows.faults.add(record, reason, None);
                     (None, None)
                 }
+                // In a topic of bare rows nothing else tells of a delete.
+                None if self.format == TopicFormat::Rows && !self.appends_only => {
+                    match rows.read_key(records, record) {
+                        Ok(()) => (Some(Op::Delete), None),
+                        Err(reason) => {
+                            rows.faults.add(record, reason, None);
+                            (None, None)
+                        }
+                    }
+                }
                 None => (None, None),
             };
             rows.end();
@@ -109,6 +121,9 @@ struct Rows<'a> {
     columns: Vec<StringBuilder>,
     unchanged: Vec<Option<BooleanBufferBuilder>>,
     faults: Faults,
+    /// What the schemas beside values and keys say.
+    schemas: Schemas,
+    key_schemas: Schemas,
     old_key: OldKey<'a>,
     left_by: Vec<u32>,
     left: Vec<StringBuilder>,
@@ -128,6 +143,8 @@ impl<'a> Rows<'a> {
             columns: decoder.names.iter().map(|_| column()).collect(),
             unchanged: decoder.names.iter().map(|_| None).collect(),
             faults: Faults::none(records),
+            schemas: Schemas::default(),
+            key_schemas: Schemas::default(),
             old_key: OldKey { decoder, texts: vec![String::new(); decoder.key.len()], known: 0 },
             left_by: Vec::new(),
             left: decoder.names.iter().map(|_| StringBuilder::with_capacity(0, 0)).collect(),
@@ -148,13 +165,19 @@ impl<'a> Rows<'a> {
         if value.len() > self.decoder.max_bytes {
             return Err(TOO_LARGE);
         }
-        let decoded = envelope::decode(value, self).map_err(|error| reason(&error))?;
+        let mut schemas = std::mem::take(&mut self.schemas);
+        let decoded = match self.decoder.format {
+            TopicFormat::Envelope => envelope::decode(value, &mut schemas, self),
+            TopicFormat::Rows => envelope::decode_bare_row(value, &mut schemas, self),
+            TopicFormat::CloudEvents => envelope::decode_cloud_event(value, &mut schemas, self),
+        };
+        self.schemas = schemas;
+        let decoded = decoded.map_err(|error| reason(&error))?;
         if self.decoder.appends_only && !matches!(decoded.op, Op::Snapshot | Op::Insert) {
             return Err(NOT_AN_INSERT);
         }
         if decoded.op == Op::Delete && decoded.image == Image::None {
-            let key = records.keys.get(record).ok_or(NO_KEY)?;
-            envelope::decode_row(key, self).map_err(|_| NO_KEY)?;
+            self.read_key(records, record)?;
         }
         if let Some(before) = decoded.before {
             self.note_old_key(before);
@@ -162,12 +185,21 @@ impl<'a> Rows<'a> {
         Ok(decoded)
     }
 
+    /// Reads the columns that a record's key tells.
+    fn read_key(&mut self, records: &Records, record: usize) -> Result<(), Reason> {
+        let key = records.keys.get(record).ok_or(NO_KEY)?;
+        let mut schemas = std::mem::take(&mut self.key_schemas);
+        let read = envelope::decode_row(key, &mut schemas, self).map_err(|_| NO_KEY);
+        self.key_schemas = schemas;
+        read
+    }
+
     /// Notes the key of a row before an update, where it was another. A source that does not tell all of
     /// it says by that that it is the same.
     fn note_old_key(&mut self, before: &str) {
         let key = &self.decoder.key;
         self.old_key.known = 0;
-        if key.is_empty() || envelope::decode_row(before.as_bytes(), &mut self.old_key).is_err() {
+        if key.is_empty() || envelope::decode_row(before.as_bytes(), &mut self.schemas, &mut self.old_key).is_err() {
             return;
         }
         let is_same = |(column, text): (&usize, &String)| last(&self.columns[*column], self.record) == text.as_bytes();

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use jiter::Jiter;
-use ruam_event::envelope::{RowSink, Scalar, decode_row};
+use ruam_event::envelope::{RowSink, Scalar, Schemas, decode_row};
 use ruam_event::{Columns, Row, Value};
 
 /// The most columns of a row, and the most brackets within each other.
@@ -45,7 +45,7 @@ impl RowReader {
             sent: SentRow::default(),
             too_many: false,
         };
-        decode_row(text, &mut sink).map_err(|error| error.to_string())?;
+        decode_row(text, &mut Schemas::default(), &mut sink).map_err(|error| error.to_string())?;
         let Sink { names, values, mut sent, too_many, .. } = sink;
         if too_many {
             return Err(format!("a row has more than {MAX_COLUMNS} columns"));

@@ -58,6 +58,14 @@ impl Connection {
         Self { url: Secret::new(url), ca: None }
     }
 
+    /// Whether the settings can be read.
+    ///
+    /// # Errors
+    /// Where the address is not one.
+    pub(crate) fn check(&self, name: &str) -> Result<(), SourceError> {
+        self.server(name).map(drop)
+    }
+
     /// Reads the settings.
     ///
     /// # Errors

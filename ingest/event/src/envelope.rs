@@ -13,10 +13,14 @@
 //! <https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/kafka-protocol-binding.md>.
 
 mod reader;
+mod schema;
 
 use std::io::Write;
 
-pub use reader::{DecodeError, Decoded, Image, RowSink, Scalar, decode, decode_row};
+pub use reader::{
+    DecodeError, Decoded, Image, RowSink, Scalar, decode, decode_bare_row, decode_cloud_event, decode_row,
+};
+pub use schema::Schemas;
 
 use crate::change::{Change, ChangeEvent, Columns, OldRow, Op, Row, Value};
 use crate::dataset::DatasetId;
@@ -24,6 +28,9 @@ use crate::position::Position;
 
 /// What Debezium writes for a column that the source did not send because it did not change.
 pub const UNCHANGED: &str = "__debezium_unavailable_value";
+
+/// The same where the column's bytes are sent in Base64.
+const UNCHANGED_BYTES: &str = "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==";
 
 /// Header that holds the CloudEvents id.
 pub const ID_HEADER: &str = "ce_id";
@@ -168,12 +175,13 @@ fn write_integer(number: Option<i64>, out: &mut Vec<u8>) {
 /// Where the bytes are not an envelope.
 pub fn decode_event(bytes: &[u8], position: Position, key: &[String]) -> Result<ChangeEvent, DecodeError> {
     let mut collect = Collect::default();
-    let decoded = decode(bytes, &mut collect)?;
+    let mut schemas = Schemas::default();
+    let decoded = decode(bytes, &mut schemas, &mut collect)?;
     let row = collect.row();
     let change = match (decoded.op, decoded.image) {
         (Op::Snapshot, _) => Change::Snapshot(row),
         (Op::Insert, _) => Change::Insert(row),
-        (Op::Update, _) => Change::Update { old: decode_old(decoded.before, key)?, new: row },
+        (Op::Update, _) => Change::Update { old: decode_old(decoded.before, &mut schemas, key)?, new: row },
         (Op::Delete, Image::None) => Change::Delete(OldRow::None),
         (Op::Delete, _) => Change::Delete(old_row(row, key)),
         (Op::Truncate, _) => Change::Truncate,
@@ -181,10 +189,10 @@ pub fn decode_event(bytes: &[u8], position: Position, key: &[String]) -> Result<
     Ok(ChangeEvent { position, source_time: decoded.source_time, change })
 }
 
-fn decode_old(before: Option<&str>, key: &[String]) -> Result<OldRow, DecodeError> {
+fn decode_old(before: Option<&str>, schemas: &mut Schemas, key: &[String]) -> Result<OldRow, DecodeError> {
     let Some(before) = before else { return Ok(OldRow::None) };
     let mut collect = Collect::default();
-    decode_row(before.as_bytes(), &mut collect)?;
+    decode_row(before.as_bytes(), schemas, &mut collect)?;
     Ok(old_row(collect.row(), key))
 }
 
@@ -272,8 +280,10 @@ mod tests {
 
         #[test]
         fn no_bytes_break_it(bytes: Vec<u8>) {
-            let _ = decode(&bytes, &mut Collect::default());
-            let _ = decode_row(&bytes, &mut Collect::default());
+            let schemas = &mut Schemas::default();
+            let _ = decode(&bytes, schemas, &mut Collect::default());
+            let _ = decode_row(&bytes, schemas, &mut Collect::default());
+            let _ = decode_cloud_event(&bytes, schemas, &mut Collect::default());
         }
 
         #[test]
@@ -282,12 +292,12 @@ mod tests {
             let mut bytes = Vec::new();
             encode(&dataset(), &event, &mut bytes);
             let cut = (bytes.len() as f64 * at) as usize;
-            prop_assert!(decode(&bytes[..cut], &mut Collect::default()).is_err());
+            prop_assert!(decode(&bytes[..cut], &mut Schemas::default(), &mut Collect::default()).is_err());
         }
     }
 
     fn decode_text(text: &str) -> Result<Decoded<'_>, DecodeError> {
-        decode(text.as_bytes(), &mut Collect::default())
+        decode(text.as_bytes(), &mut Schemas::default(), &mut Collect::default())
     }
 
     #[test]
@@ -305,6 +315,30 @@ mod tests {
         ] {
             assert_eq!(decode_text(text).unwrap_err().to_string(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn reads_cloud_events_and_bare_rows() {
+        let mut row = Collect::default();
+        let text = br#"{"specversion":"1.0","id":"1","source":"/x","data":{"id":1,"name":"a"},"time":"1970-01-01T07:00:01+07:00","type":"th.go.bora.delete"}"#;
+        let decoded = decode_cloud_event(text, &mut Schemas::default(), &mut row).unwrap();
+        let expected = Decoded { op: Op::Delete, image: Image::Old, source_time: Some(1_000_000), before: None };
+        assert_eq!((decoded, row.values), (expected, vec![Value::Number("1".into()), "a".into()]));
+        for (text, expected) in [
+            ("[]", "not a change event: it is not a JSON object"),
+            (r#"{"type":"a.moved","data":{}}"#, "not a change event: `op` is none of c, u, d, r, t"),
+            (r#"{"data":{}}"#, "not a change event: it has no `type`"),
+            (r#"{"type":"insert"}"#, "not a change event: op `c` has no `data`"),
+            (r#"{"type":"insert","data":[]}"#, "not a change event: a row is not an object"),
+            (r#"{"type":"insert","data":{},"data":{}}"#, "not a change event: it has two of `data`"),
+        ] {
+            let decoded = decode_cloud_event(text.as_bytes(), &mut Schemas::default(), &mut Collect::default());
+            assert_eq!(decoded.unwrap_err().to_string(), expected, "{text}");
+        }
+        let mut row = Collect::default();
+        let wrapped = br#"{"schema":{"type":"struct","fields":[{"type":"int32","name":"io.debezium.time.Date","field":"day"}]},"payload":{"day":1}}"#;
+        decode_bare_row(wrapped, &mut Schemas::default(), &mut row).unwrap();
+        assert_eq!(row.values, ["1970-01-02".into()]);
     }
 
     #[test]

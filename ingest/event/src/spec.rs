@@ -162,6 +162,21 @@ pub enum UnknownColumns {
 struct TopicSpec {
     name: Option<String>,
     partitions: Option<Spanned<i32>>,
+    format: Option<Spanned<TopicFormat>>,
+}
+
+/// What the records of a topic are.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum TopicFormat {
+    /// Debezium's envelopes in JSON, with or without their schema. This is what Ruam writes, too.
+    #[default]
+    Envelope,
+    /// JSON objects that are rows: each a new one, or another in the place of the one of its key. A record without
+    /// a value deletes the row of its key.
+    Rows,
+    /// CloudEvents in structured mode, each with a row in it.
+    CloudEvents,
 }
 
 /// What brings a dataset's events into the log.
@@ -294,6 +309,11 @@ impl DatasetSpec {
     /// The topic that holds its events.
     pub fn topic(&self) -> String {
         self.topic.name.clone().unwrap_or_else(|| format!("ruam.{}", self.id()))
+    }
+
+    /// What the records of its topic are.
+    pub fn topic_format(&self) -> TopicFormat {
+        self.topic.format.as_ref().map(|format| *format.get_ref()).unwrap_or_default()
     }
 
     /// Into how many partitions its topic is created.
@@ -445,6 +465,16 @@ impl DatasetSpec {
     }
 
     fn check_topic(&self) -> Result<(), SpecError> {
+        if let (Some(format), Some(_)) = (&self.topic.format, &self.source)
+            && *format.get_ref() != TopicFormat::Envelope
+        {
+            return Err(self.error_at(
+                format.span(),
+                "topic.format",
+                "the topic of a dataset with a source has the envelopes that ruam writes",
+                "Remove `format`, or `source` where somebody else fills the topic",
+            ));
+        }
         match &self.topic.partitions {
             Some(partitions) if !(1..=1000).contains(partitions.get_ref()) => Err(self.error_at(
                 partitions.span(),

@@ -12,7 +12,7 @@ use crate::deployment::Place;
 use crate::gateway;
 use crate::guard::Guard;
 use crate::policies::{self, PoliciesError};
-use crate::specs::Datasets;
+use crate::specs::{Dataset, Datasets};
 
 /// Check the settings and all dataset and policy files, without connecting to anything.
 ///
@@ -29,6 +29,11 @@ impl Check {
             Ok(datasets) => datasets,
             Err(problems) => return tell(&problems.0),
         };
+        let connected = |dataset: &Dataset| ruam_connectors::check_connection(&dataset.spec, &settings.connections);
+        let unconnected: Vec<_> = datasets.all.values().filter_map(|dataset| connected(dataset).err()).collect();
+        if !unconnected.is_empty() {
+            return tell(&unconnected);
+        }
         for dataset in datasets.all.values() {
             let spec = &dataset.spec;
             say(format!("{}: {}, {} columns, {}: right", spec.path(), spec.id(), spec.columns.len(), spec.mode))?;

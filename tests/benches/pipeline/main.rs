@@ -3,7 +3,7 @@
 //! little.
 //!
 //! `cargo bench` runs it, `cargo bench -- memory` a part (speed, memory, freshness, upserts, scans,
-//! tpch, lookup, clients, day), each in a process of its own, so that none has the memory of another. The day takes half an hour and
+//! tpch, lookup, clients, postgres, killed, day), each in a process of its own, so that none has the memory of another. The day takes half an hour and
 //! is run only when it is named. `RUAM_BENCH_EVENTS=N` (1,000,000) sets
 //! how many events a throughput is taken over, `RUAM_TEST_KAFKA=host:port` names a Kafka; without one,
 //! and without Maven and Java, its lines are left out.
@@ -14,6 +14,7 @@ mod day;
 mod freshness;
 mod limit;
 mod lookup;
+mod postgres;
 mod register;
 mod scans;
 mod tpch;
@@ -47,6 +48,9 @@ const OF_POLICIES: f64 = 1.05;
 const LOOKUP_MS: f64 = 15.0;
 /// The longest that a client waits for an answer, as a multiple of what half of those of its kind take.
 const LONGEST_WAIT: f64 = 10.0;
+/// Of what PostgreSQL's own means do with the same, and the memory of it.
+const OF_POSTGRES: f64 = 0.5;
+const CONNECTOR_MB: u64 = 300;
 /// How often memory is measured.
 const RUNS: usize = 5;
 
@@ -80,7 +84,7 @@ type Part = fn() -> Result<bool>;
 
 /// Names the part that a process is to measure.
 const PART: &str = "RUAM_BENCH_PART";
-const PARTS: [(&str, Part); 9] = [
+const PARTS: [(&str, Part); 11] = [
     ("speed", measure_speed),
     ("memory", measure_memory),
     ("freshness", measure_freshness),
@@ -89,6 +93,8 @@ const PARTS: [(&str, Part); 9] = [
     ("tpch", measure_tpch),
     ("lookup", measure_lookup),
     ("clients", measure_clients),
+    ("postgres", measure_postgres),
+    ("killed", measure_killed),
     ("day", measure_day),
 ];
 
@@ -269,6 +275,54 @@ fn measure_scans() -> Result<bool> {
         );
     }
     Ok(kept)
+}
+
+fn measure_postgres() -> Result<bool> {
+    println!(
+        "\na table of PostgreSQL, its snapshot against COPY that is read and dropped, its stream against pg_recvlogical to /dev/null (≥ {OF_POSTGRES})"
+    );
+    if !ruam_tests::postgres::is_at_hand() {
+        println!("  left out: install the package postgresql");
+        return Ok(true);
+    }
+    let measured = postgres::measure()?;
+    let mut kept = measured.peak_mb <= CONNECTOR_MB;
+    for (name, speed) in [("snapshot", measured.snapshot), ("stream", measured.stream)] {
+        let ways = [("read", Some(speed.read)), ("on into Kafka", speed.published)];
+        for (way, ours) in ways.into_iter().filter_map(|(way, ours)| Some((way, ours?))) {
+            let ratio = ours / speed.limit;
+            // What the log takes is the log's.
+            let counts = way == "read";
+            kept &= !counts || ratio >= OF_POSTGRES;
+            println!(
+                "  {name:<8}  {way:<13}  {ours:>9.0} a second   limit {:>9.0}   ratio {ratio:.2}{}",
+                speed.limit,
+                verdict(counts, ratio >= OF_POSTGRES)
+            );
+        }
+    }
+    println!(
+        "  memory of all that, a transaction of {} million rows among it   peak {} MB (≤ {CONNECTOR_MB}){}",
+        postgres::LARGE / 1_000_000,
+        measured.peak_mb,
+        verdict(true, measured.peak_mb <= CONNECTOR_MB)
+    );
+    Ok(kept)
+}
+
+fn measure_killed() -> Result<bool> {
+    println!(
+        "\npgbench for {} minutes, the connector killed {} times (the lake has the server's rows)",
+        postgres::MINUTES,
+        postgres::KILLS
+    );
+    if !ruam_tests::postgres::is_at_hand() {
+        println!("  left out: install the package postgresql");
+        return Ok(true);
+    }
+    let (rows, transactions) = postgres::killed()?;
+    println!("  {transactions} transactions; all {rows} rows of four tables are the same{}", verdict(true, true));
+    Ok(true)
 }
 
 fn measure_day() -> Result<bool> {

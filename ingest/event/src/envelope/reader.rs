@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use jiter::{Jiter, JiterError, Peek};
 
-use super::UNCHANGED;
+use super::schema::Schemas;
+use super::{UNCHANGED, UNCHANGED_BYTES};
 use crate::change::Op;
 
 /// Takes the columns of a row as they are read.
@@ -100,12 +101,13 @@ impl From<JiterError> for DecodeError {
 
 /// Reads the value of a record into a sink.
 ///
-/// The sink is given the columns of `after`, or for a delete those of `before`.
+/// The sink is given the columns of `after`, or for a delete those of `before`. What the schema beside them says is
+/// in `schemas` from then on.
 ///
 /// # Errors
 /// Where the bytes are not an envelope; the sink's row is void then.
-pub fn decode<'a>(bytes: &'a [u8], sink: &mut impl RowSink) -> Result<Decoded<'a>, DecodeError> {
-    let mut reader = Reader::new(bytes)?;
+pub fn decode<'a>(bytes: &'a [u8], schemas: &mut Schemas, sink: &mut impl RowSink) -> Result<Decoded<'a>, DecodeError> {
+    let mut reader = Reader::new(bytes, schemas)?;
     let mut parts = Parts::default();
     reader.read_envelope(&mut parts, sink, true)?;
     reader.json.finish()?;
@@ -117,7 +119,7 @@ pub fn decode<'a>(bytes: &'a [u8], sink: &mut impl RowSink) -> Result<Decoded<'a
         (Op::Delete, true, _) => return Err(wrong("has an `after`")),
         (Op::Delete, false, None) => Image::None,
         (Op::Delete, false, Some(before)) => {
-            Reader::of(before).read_row(sink)?;
+            Reader::of(before, schemas).read_row(sink)?;
             Image::Old
         }
         (_, true, _) => Image::New,
@@ -128,28 +130,97 @@ pub fn decode<'a>(bytes: &'a [u8], sink: &mut impl RowSink) -> Result<Decoded<'a
 }
 
 /// Reads a JSON object of columns, such as a record's key, into a sink; with or without Debezium's
-/// `schema`/`payload` wrapping.
+/// `schema`/`payload` wrapping. Without it, what columns mean is what `schemas` knows already.
 ///
 /// # Errors
 /// Where the bytes are not such an object.
-pub fn decode_row(bytes: &[u8], sink: &mut impl RowSink) -> Result<(), DecodeError> {
-    Reader::new(&bytes[payload_start(bytes).unwrap_or(0)..])?.read_row(sink)
+pub fn decode_row(bytes: &[u8], schemas: &mut Schemas, sink: &mut impl RowSink) -> Result<(), DecodeError> {
+    let payload = match wrapped(bytes) {
+        Some((schema, payload)) => {
+            schemas.learn(std::str::from_utf8(&bytes[schema]).unwrap_or_default());
+            payload
+        }
+        None => 0,
+    };
+    Reader::new(&bytes[payload..], schemas)?.read_row(sink)
 }
 
-/// Where the `payload` of a wrapped object begins, if it is wrapped.
-fn payload_start(bytes: &[u8]) -> Option<usize> {
-    let mut json = Jiter::new(bytes);
-    let mut key = json.next_object_bytes().ok()??;
-    let mut wrapped = false;
-    loop {
-        match key {
-            b"schema" => wrapped = true,
-            b"payload" if wrapped => return Some(json.current_index()),
-            _ => return None,
-        }
-        json.next_skip().ok()?;
-        key = json.next_key_bytes().ok()??;
+/// Reads the value of a record that is a row and nothing else: a new one, or another in the place of the one of its
+/// key.
+///
+/// # Errors
+/// Where the bytes are not such a row; the sink's row is void then.
+pub fn decode_bare_row(
+    bytes: &[u8],
+    schemas: &mut Schemas,
+    sink: &mut impl RowSink,
+) -> Result<Decoded<'static>, DecodeError> {
+    decode_row(bytes, schemas, sink)?;
+    Ok(Decoded { op: Op::Insert, image: Image::New, source_time: None, before: None })
+}
+
+/// Reads the value of a record that is a CloudEvent in structured mode, whose `data` is a row and whose `type` ends
+/// with what has happened to it: `insert`, `update`, `delete` or `snapshot`.
+///
+/// <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>
+///
+/// # Errors
+/// Where the bytes are not such an event; the sink's row is void then.
+pub fn decode_cloud_event(
+    bytes: &[u8],
+    schemas: &mut Schemas,
+    sink: &mut impl RowSink,
+) -> Result<Decoded<'static>, DecodeError> {
+    let mut reader = Reader::new(bytes, schemas)?;
+    if reader.json.peek()? != Peek::Object {
+        return Err(DecodeError::NotEnvelope("it is not a JSON object"));
     }
+    let (mut op, mut has_data, mut source_time) = (None, false, None);
+    let text = reader.text;
+    let mut next = reader.json.next_object_bytes()?.map(|name| place(text, name));
+    while let Some(name) = next {
+        match &*reader.unescaped(name)? {
+            "type" => {
+                let word = reader.json.next_str()?;
+                let word = word.rsplit('.').next().unwrap_or_default();
+                op = [Op::Insert, Op::Update, Op::Delete, Op::Snapshot].into_iter().find(|op| op.word() == word);
+                if op.is_none() {
+                    return Err(DecodeError::UnknownOp);
+                }
+            }
+            "time" if reader.json.peek()? == Peek::String => {
+                let time = chrono::DateTime::parse_from_rfc3339(reader.json.next_str()?);
+                source_time = time.ok().map(|time| time.timestamp_micros());
+            }
+            "data" if std::mem::replace(&mut has_data, true) => {
+                return Err(DecodeError::NotEnvelope("it has two of `data`"));
+            }
+            "data" => {
+                reader.read_row(sink)?;
+            }
+            _ => reader.json.next_skip()?,
+        }
+        next = reader.json.next_key_bytes()?.map(|name| place(text, name));
+    }
+    reader.json.finish()?;
+    let op = op.ok_or(DecodeError::NotEnvelope("it has no `type`"))?;
+    if !has_data {
+        return Err(DecodeError::WrongRows { op: op.letter(), problem: "has no `data`" });
+    }
+    let image = if op == Op::Delete { Image::Old } else { Image::New };
+    Ok(Decoded { op, image, source_time, before: None })
+}
+
+/// Where the `schema` of a wrapped object is and its `payload` begins, if it is wrapped.
+fn wrapped(bytes: &[u8]) -> Option<(Range<usize>, usize)> {
+    let mut json = Jiter::new(bytes);
+    if json.next_object_bytes().ok()?? != b"schema" {
+        return None;
+    }
+    let start = json.current_index();
+    json.next_skip().ok()?;
+    let schema = start..json.current_index();
+    (json.next_key_bytes().ok()?? == b"payload").then(|| (schema, json.current_index()))
 }
 
 #[derive(Default)]
@@ -161,20 +232,21 @@ struct Parts<'a> {
 }
 
 /// A record's text, and how far it is read.
-struct Reader<'a> {
+struct Reader<'a, 's> {
     text: &'a str,
     json: Jiter<'a>,
+    schemas: &'s mut Schemas,
 }
 
-impl<'a> Reader<'a> {
-    fn new(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let text = std::str::from_utf8(bytes);
-        text.map(Self::of)
-            .map_err(|error| DecodeError::NotJson { what: "not UTF-8".to_owned(), at: error.valid_up_to() })
+impl<'a, 's> Reader<'a, 's> {
+    fn new(bytes: &'a [u8], schemas: &'s mut Schemas) -> Result<Self, DecodeError> {
+        let text = std::str::from_utf8(bytes)
+            .map_err(|error| DecodeError::NotJson { what: "not UTF-8".to_owned(), at: error.valid_up_to() })?;
+        Ok(Self::of(text, schemas))
     }
 
-    fn of(text: &'a str) -> Self {
-        Self { text, json: Jiter::new(text.as_bytes()) }
+    fn of(text: &'a str, schemas: &'s mut Schemas) -> Self {
+        Self { text, json: Jiter::new(text.as_bytes()), schemas }
     }
 
     /// The text from an index up to where the reader is.
@@ -219,6 +291,11 @@ impl<'a> Reader<'a> {
                     }
                 }
                 Part::Source if self.json.peek()? == Peek::Object => parts.source_time = self.read_source()?,
+                Part::Schema if outermost => {
+                    let start = self.json.current_index();
+                    self.json.next_skip()?;
+                    self.schemas.learn(self.since(start));
+                }
                 Part::Payload if outermost => self.read_envelope(parts, sink, false)?,
                 _ => self.json.next_skip()?,
             }
@@ -261,7 +338,12 @@ impl<'a> Reader<'a> {
             if peek == Peek::String {
                 self.json.known_bytes()?;
                 let value = self.unescaped(start + 1..self.json.current_index() - 1)?;
-                sink.column(&name, if value == UNCHANGED { Scalar::Unchanged } else { Scalar::Text(&value) });
+                let value = if value == UNCHANGED || value == UNCHANGED_BYTES {
+                    Scalar::Unchanged
+                } else {
+                    Scalar::Text(&value)
+                };
+                sink.column(&name, self.schemas.read(&name, value));
             } else {
                 self.json.known_skip(peek)?;
                 let value = match peek {
@@ -270,7 +352,7 @@ impl<'a> Reader<'a> {
                     Peek::Array | Peek::Object => Scalar::Nested(self.since(start)),
                     _ => Scalar::Number(self.since(start)),
                 };
-                sink.column(&name, value);
+                sink.column(&name, self.schemas.read(&name, value));
             }
             if !sink.wants_more() {
                 break;
@@ -303,6 +385,7 @@ enum Part {
     After,
     Source,
     Op,
+    Schema,
     Payload,
     Other,
 }
@@ -314,6 +397,7 @@ impl Part {
             b"after" => Self::After,
             b"source" => Self::Source,
             b"op" => Self::Op,
+            b"schema" => Self::Schema,
             b"payload" => Self::Payload,
             _ => Self::Other,
         }
