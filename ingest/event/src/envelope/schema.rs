@@ -37,6 +37,8 @@ enum Meaning {
     TimeOfDay(i64),
     /// A point in time of no zone, in so many units a second since 1970-01-01.
     Moment(i64),
+    /// A day, time or point in time of no zone, with a letter for one behind it.
+    Zoneless,
     /// Bytes of a whole number, of which so many digits stand behind the point.
     Decimal(i64),
     /// The same, and how many each value says.
@@ -57,6 +59,7 @@ impl Meaning {
             "io.debezium.time.Timestamp" | "org.apache.kafka.connect.data.Timestamp" => Self::Moment(MILLIS),
             "io.debezium.time.MicroTimestamp" => Self::Moment(MICROS),
             "io.debezium.time.NanoTimestamp" => Self::Moment(NANOS),
+            "io.debezium.time.IsoDate" | "io.debezium.time.IsoTime" | "io.debezium.time.IsoTimestamp" => Self::Zoneless,
             "org.apache.kafka.connect.data.Decimal" => Self::Decimal(scale?),
             "io.debezium.data.VariableScaleDecimal" => Self::AnyDecimal,
             _ => return None,
@@ -97,6 +100,7 @@ impl Schemas {
             (Meaning::Days, Scalar::Number(days)) => write_day(days, written),
             (Meaning::TimeOfDay(unit), Scalar::Number(count)) => write_time(count, unit, written),
             (Meaning::Moment(unit), Scalar::Number(count)) => write_moment(count, unit, written),
+            (Meaning::Zoneless, Scalar::Text(text)) => text.strip_suffix('Z').map(|text| written.push_str(text)),
             (Meaning::Decimal(scale), Scalar::Text(bytes)) => write_decimal(bytes, scale, written),
             (Meaning::AnyDecimal, Scalar::Nested(object)) => write_any_decimal(object, written),
             _ => None,
@@ -221,6 +225,8 @@ mod tests {
                 "Text(\"2024-03-15T08:30:00.000000001\")",
             ),
             ("io.debezium.time.ZonedTimestamp", text("2024-03-15T01:30:00Z"), "Text(\"2024-03-15T01:30:00Z\")"),
+            ("io.debezium.time.IsoTimestamp", text("2024-03-15T08:30:00.123Z"), "Text(\"2024-03-15T08:30:00.123\")"),
+            ("io.debezium.time.IsoDate", text("2024-03-15Z"), "Text(\"2024-03-15\")"),
             ("io.debezium.time.Date", Scalar::Null, "Null"),
             ("io.debezium.time.Date", number("99999999999999999999"), "Number(\"99999999999999999999\")"),
             ("io.debezium.time.MicroTime", number("-5"), "Number(\"-5\")"),
