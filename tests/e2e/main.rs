@@ -157,6 +157,7 @@ fn tests() -> Vec<(String, Need, Test)> {
             postgres::what_is_not_in_order_is_told_with_what_mends_it,
         ),
         ("postgres::a_gap_is_never_passed_over", Need::Postgres, postgres::a_gap_is_never_passed_over),
+        ("postgres::each_type_has_one_text", Need::Postgres, postgres::each_type_has_one_text),
         ("postgres::its_connection_is_checked", Need::Nothing, postgres::its_connection_is_checked),
         ("postgres::columns_come_and_go", Need::Postgres, postgres::columns_come_and_go),
         ("gateway::what_agencies_send_is_stored", Need::Nothing, gateway::what_agencies_send_is_stored),

@@ -401,15 +401,86 @@ pub fn columns_come_and_go() -> Result<()> {
     Ok(())
 }
 
+/// Every type has one text, in the snapshot and in the stream.
+pub fn each_type_has_one_text() -> Result<()> {
+    let columns = [
+        ("amount numeric", "'NaN'", Value::Text("NaN".into())),
+        (
+            "wide numeric",
+            "12345678901234567890.12345678901234567890",
+            Value::Number("12345678901234567890.12345678901234567890".into()),
+        ),
+        ("small smallint", "-1", Value::Number("-1".into())),
+        ("real float4", "0.1", Value::Number("0.1".into())),
+        ("double float8", "'-Infinity'", "-Infinity".into()),
+        ("is_it boolean", "true", Value::Bool(true)),
+        ("day date", "'infinity'", "infinity".into()),
+        ("long_ago date", "'0044-03-15 BC'", "0044-03-15 BC".into()),
+        ("at time", "'08:30:00.000001'", "08:30:00.000001".into()),
+        ("at_zone timetz", "'08:30:00+07'", "08:30:00+07".into()),
+        ("local timestamp", "'2024-03-15 08:30:00.5'", "2024-03-15 08:30:00.5".into()),
+        ("moment timestamptz", "'2024-03-15 08:30:00+07'", "2024-03-15 01:30:00+00".into()),
+        ("never timestamptz", "'-infinity'", "-infinity".into()),
+        ("span interval", "'1 day 2 hours'", "P1DT2H".into()),
+        ("name uuid", "'6ECD8C99-4036-403D-BF84-CF8400F67836'", "6ecd8c99-4036-403d-bf84-cf8400f67836".into()),
+        ("details jsonb", "'{\"b\":1,\"a\":\"ก\"}'", "{\"a\": \"ก\", \"b\": 1}".into()),
+        ("raw json", "'{\"b\":1, \"b\":2}'", "{\"b\":1, \"b\":2}".into()),
+        ("words text[]", "array['a', 'b c', null]", "{a,\"b c\",NULL}".into()),
+        ("mood mood", "'good'", "good".into()),
+        ("bytes bytea", "'\\xDEAD'", "\\xdead".into()),
+        ("address inet", "'10.0.0.1/8'", "10.0.0.1/8".into()),
+        ("share share", "0.25", Value::Number("0.25".into())),
+        ("period daterange", "'[2024-01-01,2024-02-01)'", "[2024-01-01,2024-02-01)".into()),
+        ("said text", "E'a\\tb\\n\\\\c'", "a\tb\n\\c".into()),
+        ("nothing text", "null", Value::Null),
+    ];
+    let (server, state) = (Postgres::start(&LOGICAL)?, tempfile::tempdir()?);
+    let declared: Vec<_> = columns.iter().map(|(declared, ..)| *declared).collect();
+    let values: Vec<_> = columns.iter().map(|(_, value, _)| *value).collect();
+    server.run_sql(&format!(
+        "create type mood as enum ('good'); create domain share as numeric(3, 2) check (value <= 1);
+         create table register (number bigint, part text, {}, primary key (number, part));
+         insert into register values (1, 'p', {})",
+        declared.join(", "),
+        values.join(", ")
+    ))?;
+    let (head, _) = SPEC.split_once("  { name = \"holder\"").context("columns")?;
+    let column =
+        |name: &str| format!("  {{ name = \"{name}\", type = \"text\", title = {{ th = \"ก\", en = \"a\" }} }},\n");
+    let names = || declared.iter().filter_map(|declared| declared.split(' ').next());
+    let (_, source_text) = SPEC.split_once("[source]").context("a source")?;
+    let text = format!("{head}{}]\n[source]{source_text}", names().map(column).collect::<String>());
+    let mut source = source(&spec(&text)?, &server, state.path())?;
+    source.open(None)?;
+    let mut take = || loop {
+        match source.next(1) {
+            Ok(Feed::Events(events)) => break Ok(events),
+            Ok(Feed::Idle) => {}
+            other => bail!("{other:?}"),
+        }
+    };
+    let snapshot = take()?;
+    server.run_sql("update register set number = 1")?;
+    let stream = take()?;
+    let (Change::Snapshot(read), Change::Update { new, .. }) = (&snapshot[0].change, &stream[0].change) else {
+        bail!("{snapshot:?} {stream:?}");
+    };
+    ensure!(read == new, "{read:?} is not {new:?}");
+    for (name, (_, value, expected)) in names().zip(&columns) {
+        ensure!(read.get(name) == Some(expected), "{name} = {value}: {:?}", read.get(name));
+    }
+    Ok(())
+}
+
 /// What a file says of its source is checked without connecting to anything.
 pub fn its_connection_is_checked() -> Result<()> {
     let mut installation = Installation::empty(Broker::Embedded)?;
     installation.write_spec("bora/register", SPEC)?;
     let said = installation.refuse(&["check"])?;
-    ensure!(said.contains("register.toml:27: source.with.connection: ruam.toml has no connection `bora`"), "{said}");
+    ensure!(said.contains("register.toml:24: source.with.connection: ruam.toml has no connection `bora`"), "{said}");
     installation.set("[connections.bora]\nurl = \"postgres://u:s3cret@/d\"\n")?;
     let said = installation.refuse(&["check"])?;
-    ensure!(said.contains("register.toml:27") && said.contains("the address has to name one host"), "{said}");
+    ensure!(said.contains("register.toml:24") && said.contains("the address has to name one host"), "{said}");
     ensure!(!said.contains("s3cret"), "{said}");
     Ok(())
 }

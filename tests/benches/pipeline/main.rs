@@ -3,7 +3,7 @@
 //! little.
 //!
 //! `cargo bench` runs it, `cargo bench -- memory` a part (speed, memory, freshness, upserts, scans,
-//! tpch, lookup, clients, postgres, killed, day), each in a process of its own, so that none has the memory of another. The day takes half an hour and
+//! tpch, lookup, clients, gateway, postgres, killed, day), each in a process of its own, so that none has the memory of another. The day takes half an hour and
 //! is run only when it is named. `RUAM_BENCH_EVENTS=N` (1,000,000) sets
 //! how many events a throughput is taken over, `RUAM_TEST_KAFKA=host:port` names a Kafka; without one,
 //! and without Maven and Java, its lines are left out.
@@ -12,6 +12,7 @@ mod backlog;
 mod clients;
 mod day;
 mod freshness;
+mod gateway;
 mod limit;
 mod lookup;
 mod postgres;
@@ -51,6 +52,8 @@ const LONGEST_WAIT: f64 = 10.0;
 /// Of what PostgreSQL's own means do with the same, and the memory of it.
 const OF_POSTGRES: f64 = 0.5;
 const CONNECTOR_MB: u64 = 300;
+/// Of what a producer of Kafka does with the same bytes.
+const OF_PRODUCER: f64 = 0.5;
 /// How often memory is measured.
 const RUNS: usize = 5;
 
@@ -84,7 +87,7 @@ type Part = fn() -> Result<bool>;
 
 /// Names the part that a process is to measure.
 const PART: &str = "RUAM_BENCH_PART";
-const PARTS: [(&str, Part); 11] = [
+const PARTS: [(&str, Part); 12] = [
     ("speed", measure_speed),
     ("memory", measure_memory),
     ("freshness", measure_freshness),
@@ -93,6 +96,7 @@ const PARTS: [(&str, Part); 11] = [
     ("tpch", measure_tpch),
     ("lookup", measure_lookup),
     ("clients", measure_clients),
+    ("gateway", measure_gateway),
     ("postgres", measure_postgres),
     ("killed", measure_killed),
     ("day", measure_day),
@@ -275,6 +279,31 @@ fn measure_scans() -> Result<bool> {
         );
     }
     Ok(kept)
+}
+
+fn measure_gateway() -> Result<bool> {
+    println!(
+        "\nevents by the gateway into Kafka, in batches, against a producer that sends the same bytes (≥ {OF_PRODUCER}), and memory (≤ {CONNECTOR_MB} MB)"
+    );
+    if !kafka::is_at_hand() {
+        println!("  left out: install Java 17 and Maven, or set RUAM_TEST_KAFKA");
+        return Ok(true);
+    }
+    let measured = gateway::measure()?;
+    let (ratio, [of_events, of_upload]) = (measured.events / measured.limit, measured.peak_mb);
+    println!(
+        "  batches   {:>9.0} events/s   limit {:>9.0}   ratio {ratio:.2}   peak {of_events:>4} MB{}",
+        measured.events,
+        measured.limit,
+        verdict(true, ratio >= OF_PRODUCER && of_events <= CONNECTOR_MB)
+    );
+    println!(
+        "  an upload of {} MB   {:.1} MB/s   peak {of_upload:>4} MB{}",
+        gateway::UPLOAD >> 20,
+        measured.upload / 1e6,
+        verdict(true, of_upload <= CONNECTOR_MB)
+    );
+    Ok(ratio >= OF_PRODUCER && of_events.max(of_upload) <= CONNECTOR_MB)
 }
 
 fn measure_postgres() -> Result<bool> {

@@ -1,0 +1,178 @@
+//! How fast the gateway takes events, and with how much memory.
+
+use std::io::{BufWriter, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use ruam_tests::broker::log_at;
+use ruam_tests::installation::unique;
+use ruam_tests::{Broker, Installation, Process};
+
+use crate::peak_mb;
+
+/// The events, those of one request, and how many clients send at a time.
+const EVENTS: usize = 1_000_000;
+const OF_ONE: usize = 5_000;
+const CLIENTS: usize = 2;
+/// How much is uploaded in one request.
+pub const UPLOAD: u64 = 1 << 30;
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const SPEC: &str = r#"
+dataset = "bora.permit"
+title = { th = "ใบอนุญาต", en = "Permits" }
+description = { th = "ใบอนุญาต", en = "Permits" }
+owner = { th = "ก", en = "a" }
+contact = { name = "a", email = "a@example.org" }
+classification = "internal"
+purposes = ["training"]
+mode = "append"
+source = { kind = "gateway" }
+columns = [
+  { name = "number", type = "text", title = { th = "เลขที่", en = "Number" } },
+  { name = "holder", type = "text", title = { th = "ผู้ถือ", en = "Holder" } },
+  { name = "address", type = "text", title = { th = "ที่อยู่", en = "Address" } },
+]
+"#;
+
+/// What was measured.
+pub struct Measured {
+    /// Events a second, and the limit.
+    pub events: f64,
+    pub limit: f64,
+    /// Bytes a second of an upload.
+    pub upload: f64,
+    /// The most memory, after the events and after the upload.
+    pub peak_mb: [u64; 2],
+}
+
+/// An event as an agency sends it.
+fn event(number: usize) -> String {
+    format!(
+        "{{\"specversion\":\"1.0\",\"id\":\"{number}\",\"source\":\"/bora/permit\",\"type\":\"th.go.bora.permit.insert\",\
+         \"time\":\"2026-01-31T09:30:00+07:00\",\"data\":{{\"number\":\"{number}\",\"holder\":\"สมชาย ใจดี\",\
+         \"address\":\"99/1 ถนนราชดำเนิน แขวงบวรนิเวศ เขตพระนคร กรุงเทพมหานคร 10200\"}}}}"
+    )
+}
+
+struct Gateway {
+    port: String,
+    key: String,
+}
+
+impl Gateway {
+    /// Sends a body that is written as it goes; the answer.
+    fn post(
+        &self,
+        path: &str,
+        kind: &str,
+        length: u64,
+        write: impl FnOnce(&mut dyn Write) -> Result<()>,
+    ) -> Result<String> {
+        let socket = TcpStream::connect(format!("127.0.0.1:{}", self.port))?;
+        let mut out = BufWriter::with_capacity(1 << 16, socket.try_clone()?);
+        write!(
+            out,
+            "POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\nauthorization: Bearer {}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n",
+            self.key
+        )?;
+        write(&mut out)?;
+        out.flush()?;
+        let mut told = String::new();
+        (&socket).read_to_string(&mut told)?;
+        ensure!(told.starts_with("HTTP/1.1 202"), "{}", told.chars().take(500).collect::<String>());
+        Ok(told)
+    }
+}
+
+/// Measures it, on Kafka.
+pub fn measure() -> Result<Measured> {
+    let servers = Broker::Kafka.servers()?.context("a Kafka")?;
+    let mut installation = Installation::empty(Broker::Kafka)?;
+    installation.write_spec(
+        "bora/permit",
+        &SPEC.replace("mode =", &format!("topic = {{ name = \"{}\" }}\nmode =", unique())),
+    )?;
+    installation.set("[gateway]\nlisten = \"127.0.0.1:0\"\nquota = { events_per_second = 10000000, bytes_per_second = 10000000000 }\n[sign_on]\ntokens = true\n")?;
+    let key = installation.succeed(&["agency", "key", "new", "bora"])?.trim().to_owned();
+    let mut up = installation.start(&["up", "--only", "gateway"])?;
+    let gateway = Gateway { port: port(&mut up)?, key };
+
+    let before = produce(&servers)?;
+    let batches: Vec<_> = (0..EVENTS / OF_ONE)
+        .map(|batch| {
+            let events: Vec<_> = (0..OF_ONE).map(|number| event(batch * OF_ONE + number)).collect();
+            format!("[{}]", events.join(","))
+        })
+        .collect();
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|client| {
+                let (gateway, batches) = (&gateway, &batches);
+                scope.spawn(move || -> Result<()> {
+                    for batch in batches.iter().skip(client).step_by(CLIENTS) {
+                        let kind = "application/cloudevents-batch+json";
+                        gateway
+                            .post("/v1/events", kind, batch.len() as u64, |out| Ok(out.write_all(batch.as_bytes())?))?;
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        clients.into_iter().try_for_each(|client| client.join().ok().context("a client panicked")?)
+    })?;
+    let events = EVENTS as f64 / begun.elapsed().as_secs_f64();
+    drop(batches);
+    let of_events = peak_mb(up.id())?;
+    let limit = f64::midpoint(before, produce(&servers)?);
+
+    let row = |number: u64| {
+        format!(
+            "{{\"number\":\"u{number:012}\",\"holder\":\"สมชาย ใจดี\",\"address\":\"99/1 ถนนราชดำเนิน เขตพระนคร\"}}\n"
+        )
+    };
+    let rows = UPLOAD / row(0).len() as u64;
+    let begun = Instant::now();
+    gateway.post("/v1/datasets/bora/permit", "application/x-ndjson", rows * row(0).len() as u64, |out| {
+        (0..rows).try_for_each(|number| Ok(out.write_all(row(number).as_bytes())?))
+    })?;
+    let upload = UPLOAD as f64 / begun.elapsed().as_secs_f64();
+    let of_upload = peak_mb(up.id())?;
+    let (status, said) = up.interrupt(PATIENCE)?;
+    ensure!(status.success(), "{said}");
+    Ok(Measured { events, limit, upload, peak_mb: [of_events, of_upload] })
+}
+
+fn port(up: &mut Process) -> Result<String> {
+    let line = up.wait_for("The gateway is served at", PATIENCE)?;
+    let address = line.split("served at ").nth(1).and_then(|rest| rest.split(':').take(2).last());
+    Ok(address.context("a port")?.trim().to_owned())
+}
+
+/// Events a second that a producer brings into a topic, which does nothing else, of the same bytes.
+fn produce(servers: &str) -> Result<f64> {
+    let topic = unique();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(log_at(servers.to_owned()).ensure_topic(&topic, 1))?;
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", servers)
+        .set("enable.idempotence", "true")
+        .set("linger.ms", "10")
+        .set("compression.type", "lz4")
+        .create()?;
+    let events: Vec<_> = (0..EVENTS).map(event).collect();
+    let begun = Instant::now();
+    for event in &events {
+        let mut record = BaseRecord::<(), str>::to(&topic).payload(event);
+        while let Err((_, full)) = producer.send(record) {
+            record = full;
+            producer.poll(Duration::from_millis(10));
+        }
+    }
+    producer.flush(PATIENCE)?;
+    Ok(EVENTS as f64 / begun.elapsed().as_secs_f64())
+}
