@@ -42,6 +42,7 @@ mod following;
 mod layout;
 mod memory;
 mod pgoutput;
+mod reading;
 mod session;
 mod table;
 mod values;
@@ -118,17 +119,14 @@ pub(crate) fn open(
 
 impl Source for Postgres {
     fn open(&mut self, after: Option<Position>) -> Result<(), SourceError> {
-        // Two cannot read one slot.
-        self.following = None;
-        let runtime = match self.runtime.take() {
-            Some(runtime) => runtime,
-            None => tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(1)
-                .thread_name("ruam-postgres")
-                .enable_all()
-                .build()
-                .map_err(|error| memory::failed(&self.setup.folder, error))?,
-        };
+        // Two cannot read one slot, nor write one folder: what was at work has ended when its threads have.
+        (self.following, self.runtime) = (None, None);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("ruam-postgres")
+            .enable_all()
+            .build()
+            .map_err(|error| memory::failed(&self.setup.folder, error))?;
         let runtime = self.runtime.insert(runtime);
         self.following = Some(runtime.block_on(Following::begin(&self.setup, after))?);
         Ok(())

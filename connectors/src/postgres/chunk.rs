@@ -27,7 +27,7 @@ use crate::source::SourceError;
 
 /// How many bytes a part is to have, about, and how many rows at most.
 const BYTES: u64 = 16 << 20;
-const ROWS: u64 = 50_000;
+const ROWS: u64 = 100_000;
 /// How many rows the first part has, whose width nobody knows.
 pub(super) const FIRST_ROWS: u64 = 2_000;
 
@@ -111,10 +111,16 @@ impl Chunk {
         let disk = |error| ReadError::Source(failed(&path, error));
         let mut file = BufWriter::with_capacity(1 << 20, File::create(&path).map_err(disk)?);
         let mut rows = std::pin::pin!(rows);
+        let mut last = Bytes::new();
         // The server sends each row in a message of its own.
         while let Some(line) = rows.try_next().await.map_err(ReadError::Server)? {
             file.write_all(&line).map_err(disk)?;
             chunk.add(&line).map_err(ReadError::Source)?;
+            last = line;
+        }
+        if !last.is_empty() {
+            let values = chunk.parse(&last).map_err(ReadError::Source)?;
+            chunk.about.last_key = chunk.layout.key_texts(|place| datum(&values, place));
         }
         file.into_inner().map_err(|error| disk(error.into_error()))?.sync_all().map_err(disk)?;
         chunk.about.is_last = chunk.about.rows < plan.limit;
@@ -160,11 +166,11 @@ impl Chunk {
     /// Takes note of the next row.
     fn add(&mut self, line: &[u8]) -> Result<(), SourceError> {
         let (place, start) = (self.starts.len(), self.about.bytes);
-        let values = self.parse(line)?;
-        let of = |place: usize| datum(&values, place);
-        let (key, texts) = (self.layout.key_bytes(of), self.layout.key_texts(of));
+        let text = self.text(line)?;
+        // No more than the key's columns is looked at here.
+        let values: Values<'_> = copied::values(text).take(self.layout.key_ends()).collect();
+        let key = self.layout.key_bytes(|place| datum(&values, place));
         self.places.insert(key, u32::try_from(place).unwrap_or(u32::MAX));
-        self.about.last_key = texts.or(self.about.last_key.take());
         self.starts.push(start);
         self.is_told.push(false);
         self.about.rows += 1;
@@ -173,17 +179,21 @@ impl Chunk {
     }
 
     fn parse<'a>(&self, line: &'a [u8]) -> Result<Values<'a>, SourceError> {
-        let unreadable = |problem: &str| SourceError::Unreadable {
-            what: self.path.display().to_string(),
-            problem: problem.to_owned(),
-        };
-        let text = str::from_utf8(line).map_err(|_| unreadable("it is not in UTF-8"))?;
-        let values: Values<'a> = copied::values(text.strip_suffix('\n').unwrap_or(text)).collect();
-        if values.len() == self.about.columns.len() {
-            Ok(values)
-        } else {
-            Err(unreadable("a row has not as many values as there are columns"))
+        let mut values = Vec::with_capacity(self.about.columns.len());
+        values.extend(copied::values(self.text(line)?));
+        match values.len() == self.about.columns.len() {
+            true => Ok(values),
+            false => Err(self.unreadable("a row has not as many values as there are columns")),
         }
+    }
+
+    fn text<'a>(&self, line: &'a [u8]) -> Result<&'a str, SourceError> {
+        let text = str::from_utf8(line).map_err(|_| self.unreadable("it is not in UTF-8"))?;
+        Ok(text.strip_suffix('\n').unwrap_or(text))
+    }
+
+    fn unreadable(&self, problem: &str) -> SourceError {
+        SourceError::Unreadable { what: self.path.display().to_string(), problem: problem.to_owned() }
     }
 
     /// The row of a key, unless the stream has told of it: from now on it has.
@@ -232,7 +242,7 @@ impl Chunk {
 type Values<'a> = Vec<Option<std::borrow::Cow<'a, str>>>;
 
 fn datum<'a>(values: &'a Values<'a>, place: usize) -> Datum<'a> {
-    values[place].as_deref().map_or(Datum::Null, Datum::Text)
+    values.get(place).and_then(Option::as_deref).map_or(Datum::Null, Datum::Text)
 }
 
 /// The rows of a part, one after another.

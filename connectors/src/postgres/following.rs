@@ -1,6 +1,7 @@
 //! A table that is being followed: what the stream tells and what the parts of the snapshot hold, in one order.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
@@ -8,11 +9,12 @@ use pgwire_replication::{Lsn, ReplicationClient, ReplicationEvent};
 use ruam_event::{Change, ChangeEvent, Mode, OldRow, Position, Row};
 
 use super::Setup;
-use super::chunk::{About, Chunk, FIRST_ROWS, Plan, ReadError, Rows};
+use super::chunk::{About, Chunk, FIRST_ROWS, Rows};
 use super::connection::Server;
 use super::layout::{Layout, Wanted};
 use super::memory::{Memory, Progress, SnapshotProgress};
 use super::pgoutput::{self, Datum, Message, Old};
+use super::reading::{BeingRead, Reading};
 use super::session::Session;
 use super::table::{Column, Slot, Table};
 use super::values::Kind;
@@ -55,7 +57,7 @@ struct Told {
 /// A table that is being followed.
 pub(super) struct Following {
     setup: Setup,
-    session: Session,
+    session: Arc<Session>,
     stream: ReplicationClient,
     table: Table,
     wanted: Wanted,
@@ -77,6 +79,8 @@ pub(super) struct Following {
     released: Option<Position>,
     /// The part of the snapshot that waits for its mark.
     chunk: Option<Chunk>,
+    /// The part behind it.
+    being_read: Option<BeingRead>,
     /// The part whose rows are being told.
     rows: Option<Rows>,
     told: VecDeque<Told>,
@@ -136,7 +140,7 @@ impl Following {
         };
         let mut following = Self {
             setup: setup.clone(),
-            session,
+            session: Arc::new(session),
             stream,
             wanted: Wanted::of(&setup.spec),
             table,
@@ -155,6 +159,7 @@ impl Following {
             given: None,
             released: None,
             chunk: None,
+            being_read: None,
             rows: None,
             told: VecDeque::new(),
             next_rows: FIRST_ROWS,
@@ -198,7 +203,8 @@ impl Following {
     }
 
     pub(super) async fn next(&mut self, limit: usize) -> Result<Feed, SourceError> {
-        if self.examined.elapsed() > EXAMINE_EVERY {
+        // Not within the transaction that a part is read in.
+        if self.examined.elapsed() > EXAMINE_EVERY && self.being_read.is_none() {
             self.examined = Instant::now();
             self.examine().await?;
         }
@@ -207,10 +213,7 @@ impl Following {
                 self.tell(limit)?;
             } else {
                 if self.wants_chunk() {
-                    self.chunk = match self.load(self.next_number)? {
-                        Some(chunk) => Some(chunk),
-                        None => Some(self.read_chunk().await?),
-                    };
+                    self.chunk = Some(self.next_chunk().await?);
                 }
                 self.receive(limit).await?;
             }
@@ -231,7 +234,7 @@ impl Following {
             && self.chunk.is_none()
             && self.rows.is_none()
             && self.transaction.is_none()
-            && self.told.len() < WAITING_CHUNKS
+            && (self.being_read.is_some() || self.told.len() < WAITING_CHUNKS)
     }
 
     /// Reads what the stream brings; waits a moment where it brings nothing.
@@ -282,6 +285,11 @@ impl Following {
                 if is_mark && let Some(chunk) = self.chunk.take() {
                     if chunk.about.truncates {
                         self.make(None, Change::Truncate);
+                    }
+                    // The stream is not read on before both are there: the next one's moment is this one's.
+                    let has_next = !self.is_read && self.told.len() + 1 < WAITING_CHUNKS;
+                    if has_next && self.memory.about::<About>(self.next_number)?.is_none() {
+                        self.being_read = Some(self.begin_to_read());
                     }
                     self.rows = Some(chunk.rows()?);
                 }
@@ -456,26 +464,34 @@ impl Following {
         Ok(())
     }
 
-    /// Reads the next part of the snapshot, and marks the place behind it in the stream.
-    async fn read_chunk(&mut self) -> Result<Chunk, SourceError> {
-        self.session.begin(&self.unseen).await?;
-        self.unseen.clear();
-        let rows = self.session.copy(&self.table, self.next_after.as_deref(), self.next_rows).await?;
-        let plan = Plan {
+    /// Begins to read the next part of the snapshot.
+    fn begin_to_read(&mut self) -> BeingRead {
+        let reading = Reading {
+            session: self.session.clone(),
+            memory: self.memory.clone(),
+            table: self.table.clone(),
+            wanted: self.wanted.clone(),
             number: self.next_number,
             opened_at: self.read,
+            seen: std::mem::take(&mut self.unseen),
             truncates: self.progress.snapshot.is_anew && self.next_number == 0,
-            columns: self.table.columns.iter().map(|column| (column.name.clone(), column.kind)).collect(),
-            key: &self.table.key,
-            wanted: &self.wanted,
+            after: self.next_after.clone(),
             limit: self.next_rows,
+            mark: self.mark_of(self.next_number),
         };
-        let chunk = Chunk::read(&self.memory, plan, rows).await.map_err(|error| match error {
-            ReadError::Server(error) => self.session.failed(&error),
-            ReadError::Source(error) => error,
-        })?;
-        self.session.end().await?;
-        self.session.mark(&self.mark_of(chunk.about.number)).await?;
+        reading.begin()
+    }
+
+    /// The next part of the snapshot.
+    async fn next_chunk(&mut self) -> Result<Chunk, SourceError> {
+        let being_read = match self.being_read.take() {
+            Some(being_read) => being_read,
+            None => match self.load(self.next_number)? {
+                Some(chunk) => return Ok(chunk),
+                None => self.begin_to_read(),
+            },
+        };
+        let chunk = being_read.await.map_err(|error| self.session.server.unreachable(error.to_string()))??;
         self.note(&chunk);
         Ok(chunk)
     }

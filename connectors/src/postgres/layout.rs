@@ -58,6 +58,11 @@ impl Layout {
         Some(Self { names: all, columns: names, fields, key, key_columns, key_fields })
     }
 
+    /// So many values of a row are enough to know its key.
+    pub(super) fn key_ends(&self) -> usize {
+        self.key.iter().max().map_or(0, |last| last + 1)
+    }
+
     /// The name of the column at a place.
     pub(super) fn name(&self, place: usize) -> Option<&str> {
         self.names.get(place).map(String::as_str)

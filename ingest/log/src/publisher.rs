@@ -39,6 +39,10 @@ use crate::topics::{Log, Logging, REQUEST_TIMEOUT, TopicLayout, held, log_line};
 const DEFAULT_MAX_BYTES: usize = 1_000_000;
 /// How long one wait for librdkafka lasts, before stopping is looked for.
 pub(crate) const WAIT: Duration = Duration::from_millis(50);
+/// The same for a producer, which waits it out even where all has been acknowledged long before.
+const SHORT_WAIT: Duration = Duration::from_millis(1);
+/// After so many records it is heard what became of those before.
+const HEAR_EVERY: u32 = 100;
 
 /// Publishes the events of one dataset.
 pub struct Publisher {
@@ -52,6 +56,8 @@ pub struct Publisher {
     /// Buffers, kept from event to event.
     key_bytes: Vec<u8>,
     value_bytes: Vec<u8>,
+    /// Records since it was last heard what became of any.
+    unheard: u32,
 }
 
 /// What an event is called where its sender names it: CloudEvents' `id`, which is unique within its `source`.
@@ -139,6 +145,7 @@ impl Publisher {
             last,
             key_bytes: Vec::new(),
             value_bytes: Vec::new(),
+            unheard: 0,
         })
     }
 
@@ -260,7 +267,7 @@ impl Publisher {
                 Ok(()) => break,
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     record = back;
-                    self.producer.poll(WAIT);
+                    self.producer.poll(SHORT_WAIT);
                     self.check()?;
                     if stop() {
                         return Err(LogError::Stopped);
@@ -273,6 +280,11 @@ impl Publisher {
             *last = Some(event.position);
         }
         sent.records += 1;
+        self.unheard += 1;
+        if self.unheard < HEAR_EVERY {
+            return Ok(());
+        }
+        self.unheard = 0;
         self.producer.poll(Duration::ZERO);
         self.check()
     }
@@ -283,7 +295,8 @@ impl Publisher {
     /// Where something was refused, or it was stopped.
     pub fn flush(&self, stop: &dyn Fn() -> bool) -> Result<(), LogError> {
         while self.producer.in_flight_count() > 0 {
-            self.producer.poll(WAIT);
+            // What lingers for others to be sent with is sent now. That not all is done in time is no error.
+            let _ = self.producer.flush(SHORT_WAIT);
             self.check()?;
             if stop() {
                 return Err(LogError::Stopped);
