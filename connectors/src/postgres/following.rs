@@ -294,10 +294,8 @@ impl Following {
                     self.rows = Some(chunk.rows()?);
                 }
             }
-            ReplicationEvent::KeepAlive { wal_end, .. } => {
-                if self.transaction.is_none() {
-                    self.sent = self.sent.max(wal_end.as_u64());
-                }
+            ReplicationEvent::KeepAlive { wal_end, .. } if self.transaction.is_none() => {
+                self.sent = self.sent.max(wal_end.as_u64());
             }
             _ => {}
         }
