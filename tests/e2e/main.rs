@@ -158,6 +158,7 @@ fn tests() -> Vec<(String, Need, Test)> {
         ),
         ("postgres::a_gap_is_never_passed_over", Need::Postgres, postgres::a_gap_is_never_passed_over),
         ("postgres::each_type_has_one_text", Need::Postgres, postgres::each_type_has_one_text),
+        ("postgres::it_is_reached_by_tls", Need::Postgres, postgres::it_is_reached_by_tls),
         ("postgres::its_connection_is_checked", Need::Nothing, postgres::its_connection_is_checked),
         ("postgres::columns_come_and_go", Need::Postgres, postgres::columns_come_and_go),
         ("gateway::what_agencies_send_is_stored", Need::Nothing, gateway::what_agencies_send_is_stored),

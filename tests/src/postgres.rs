@@ -1,7 +1,8 @@
 //! A real PostgreSQL of its own for a test, from Debian's packages.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -44,21 +45,32 @@ impl Postgres {
     /// # Errors
     /// Where it does not start, with what it said.
     pub fn start(settings: &[&str]) -> Result<Self> {
+        Self::start_with(settings, &[])
+    }
+
+    /// The same, with files in its folder that nobody else may read.
+    ///
+    /// # Errors
+    /// Where it does not start, with what it said.
+    pub fn start_with(settings: &[&str], files: &[(&str, &str)]) -> Result<Self> {
         let programs = programs().context("PostgreSQL's server is not installed")?;
         let dir = tempfile::tempdir()?;
-        if is_root() {
-            let owned = Command::new("chown").arg(USER).arg(dir.path()).status()?;
-            ensure!(owned.success(), "cannot give {} to {USER}", dir.path().display());
-        }
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
         let mut server = Self { port, programs, dir, settings, shell: None };
+        server.give(server.dir.path())?;
         let made = server
             .command("initdb")
             .args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "-D"])
             .arg(server.data())
             .output()?;
         ensure!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        for (name, text) in files {
+            let path = server.data().join(name);
+            fs::write(&path, text)?;
+            fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+            server.give(&path)?;
+        }
         server.run()?;
         Ok(server)
     }
@@ -123,6 +135,15 @@ impl Postgres {
         let (client, connection) = tokio_postgres::connect(&self.url(USER), NoTls).await?;
         tokio::spawn(connection);
         Ok(client)
+    }
+
+    /// Gives a file or folder to the user that the server runs as.
+    fn give(&self, path: &Path) -> Result<()> {
+        if is_root() {
+            let given = Command::new("chown").arg(USER).arg(path).status()?;
+            ensure!(given.success(), "cannot give {} to {USER}", path.display());
+        }
+        Ok(())
     }
 
     fn data(&self) -> PathBuf {

@@ -58,6 +58,12 @@ impl Connection {
         Self { url: Secret::new(url), ca: None }
     }
 
+    /// The same, where the server's certificate has to lead to one of a file of certificates in PEM.
+    #[must_use]
+    pub fn trusting(self, ca: impl Into<PathBuf>) -> Self {
+        Self { ca: Some(ca.into()), ..self }
+    }
+
     /// Whether the settings can be read.
     ///
     /// # Errors

@@ -136,10 +136,17 @@ pub(super) async fn examine(
     };
     let (oid, relkind, identity, may_read, has_usage): (u32, String, String, bool, bool) =
         (found.get(0), found.get(1), found.get(2), found.get(3), found.get(4));
+    let has_children: bool = found.get(5);
     if relkind != "r" && relkind != "p" {
         findings.add(
             format!("{} is no table", target.quoted()),
             format!("Name a table, not a view or the like, in source.with.table of {}", spec.path()),
+        );
+    }
+    if has_children {
+        findings.add(
+            format!("other tables inherit from {}, and their rows would be taken for its own", target.quoted()),
+            "Follow each of them as a dataset, or make them partitions of it",
         );
     }
     if !may_read || !has_usage {
@@ -164,7 +171,8 @@ const SERVER: &str = "select current_setting('server_version_num')::int, current
     or exists (select from pg_roles where rolname = 'rds_replication' and pg_has_role(oid, 'member')), \
     pg_is_in_recovery()";
 const TABLE: &str = "select c.oid, c.relkind::text, c.relreplident::text, has_table_privilege(c.oid, 'select'), \
-    has_schema_privilege(n.oid, 'usage') \
+    has_schema_privilege(n.oid, 'usage'), \
+    c.relkind = 'r' and exists (select from pg_inherits i where i.inhparent = c.oid) \
     from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2";
 /// Columns, with the type below domains and the place in the replica identity or, where that is all of the row,
 /// in the primary key.
