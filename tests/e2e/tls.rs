@@ -10,8 +10,9 @@ use arrow::util::pretty::pretty_format_batches;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use futures::TryStreamExt;
 use hyper_util::rt::TokioIo;
+use rcgen::{CertifiedKey, KeyPair};
 use ruam_tests::{Broker, Installation};
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -26,11 +27,28 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Connects to a port of this machine, which has to show a certificate that is trusted.
 async fn encrypted(port: &str, trusted: &CertificateDer<'static>, protocol: &str) -> Result<TlsStream<TcpStream>> {
+    encrypted_as(port, trusted, protocol, None).await
+}
+
+/// The same for somebody who shows a certificate, too.
+async fn encrypted_as(
+    port: &str,
+    trusted: &CertificateDer<'static>,
+    protocol: &str,
+    shown: Option<&CertifiedKey<KeyPair>>,
+) -> Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.clone())?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    let config = config.with_root_certificates(roots);
+    let mut config = match shown {
+        None => config.with_no_client_auth(),
+        Some(shown) => {
+            let key = PrivateKeyDer::try_from(shown.signing_key.serialize_der()).map_err(anyhow::Error::msg)?;
+            config.with_client_auth_cert(vec![shown.cert.der().clone()], key)?
+        }
+    };
     config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
     let socket = TcpStream::connect(format!("127.0.0.1:{port}")).await?;
     Ok(TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost")?, socket).await?)
@@ -65,9 +83,19 @@ pub(super) fn is_unknown(error: &arrow_flight::error::FlightError) -> bool {
 }
 
 /// What a server of HTTP says to a question, be it in clear or not.
-async fn post(mut socket: impl AsyncRead + AsyncWrite + Unpin, token: &str) -> Result<String> {
-    let body = r#"{"sql": "select 6 * 7 as answer"}"#;
-    let head = "POST /v1/sql HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n";
+async fn post(socket: impl AsyncRead + AsyncWrite + Unpin, token: &str) -> Result<String> {
+    post_to(socket, "/v1/sql", r#"{"sql": "select 6 * 7 as answer"}"#, token).await
+}
+
+/// What a server of HTTP says to JSON.
+async fn post_to(
+    mut socket: impl AsyncRead + AsyncWrite + Unpin,
+    path: &str,
+    body: &str,
+    token: &str,
+) -> Result<String> {
+    let head =
+        format!("POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n");
     let head = format!("{head}authorization: Bearer {token}\r\ncontent-length: {}\r\n\r\n", body.len());
     socket.write_all(format!("{head}{body}").as_bytes()).await?;
     let mut told = Vec::new();
@@ -125,6 +153,47 @@ pub fn each_way_in_is_encrypted() -> Result<()> {
     ensure!(done && said.trim() == "42", "{said}");
     let (done, said) = psql(&postgres, token, &verified(&other_file))?;
     ensure!(!done && said.contains("certificate verify failed"), "{said}");
+    let (status, said) = up.interrupt(PATIENCE)?;
+    ensure!(status.success() && !said.contains(token), "{said}");
+    Ok(())
+}
+
+/// Where agencies have to show certificates, no key is enough without one.
+pub fn agencies_show_certificates() -> Result<()> {
+    let mut installation = Installation::empty(Broker::Embedded)?;
+    installation.write_spec("bora/permit", crate::gateway::SPEC)?;
+    let [made, agency, stranger] =
+        ["localhost", "agency", "stranger"].map(|name| rcgen::generate_simple_self_signed([name.to_owned()]));
+    let (made, agency, stranger) = (made?, agency?, stranger?);
+    let [certificate, key, issuers] = ["tls.crt", "tls.key", "agencies.pem"].map(|name| installation.path().join(name));
+    std::fs::write(&certificate, made.cert.pem())?;
+    std::fs::write(&key, made.signing_key.serialize_pem())?;
+    std::fs::write(&issuers, agency.cert.pem())?;
+    installation.set(&format!(
+        "[gateway]\nlisten = \"127.0.0.1:0\"\nclient_certificates = {issuers:?}\n[sign_on]\ntokens = true\n"
+    ))?;
+    installation.set(&format!("[tls]\ncertificate = {certificate:?}\nkey = {key:?}\n"))?;
+    let token = installation.succeed(&["agency", "key", "new", "bora"])?;
+    let token = token.trim();
+    let mut up = installation.start(&["up", "--only", "gateway"])?;
+    let port = address_of(&mut up, "The gateway")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let send = async |shown: Option<&CertifiedKey<KeyPair>>, token: &str| {
+            let socket = encrypted_as(&port, made.cert.der(), "http/1.1", shown).await?;
+            post_to(socket, "/v1/datasets/bora/permit", "{\"number\":\"1\"}", token).await
+        };
+        let told = send(Some(&agency), token).await?;
+        ensure!(told.starts_with("HTTP/1.1 202"), "{told}");
+        let told = send(Some(&agency), "ruam_nobody").await?;
+        ensure!(told.starts_with("HTTP/1.1 401"), "{told}");
+        for shown in [None, Some(&stranger)] {
+            // That the certificate is not enough is heard with the handshake, or behind it.
+            let told = send(shown, token).await.unwrap_or_default();
+            ensure!(told.is_empty(), "{told}");
+        }
+        anyhow::Ok(())
+    })?;
     let (status, said) = up.interrupt(PATIENCE)?;
     ensure!(status.success() && !said.contains(token), "{said}");
     Ok(())

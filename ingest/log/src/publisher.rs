@@ -295,8 +295,10 @@ impl Publisher {
     /// Where something was refused, or it was stopped.
     pub fn flush(&self, stop: &dyn Fn() -> bool) -> Result<(), LogError> {
         while self.producer.in_flight_count() > 0 {
-            // What lingers for others to be sent with is sent now. That not all is done in time is no error.
+            // What lingers for others to be sent with is sent now. That not all is done in time is no error; and
+            // where all is, it is still to be heard what became of it.
             let _ = self.producer.flush(SHORT_WAIT);
+            self.producer.poll(Duration::ZERO);
             self.check()?;
             if stop() {
                 return Err(LogError::Stopped);
