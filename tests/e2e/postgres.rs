@@ -327,7 +327,16 @@ pub fn a_gap_is_never_passed_over() -> Result<()> {
         let opened = source(&spec, server, state.path())?.open(after);
         anyhow::Ok(opened.err().context("it is refused")?.to_string())
     };
+    // Whoever has read it is gone when the server says so.
+    let let_go = || -> Result<()> {
+        let begun = Instant::now();
+        while !server.run_sql("select 1 from pg_replication_slots where active")?.is_empty() {
+            ensure!(begun.elapsed() < PATIENCE, "the slot is not let go of");
+        }
+        Ok(())
+    };
     // Somebody else reads it on.
+    let_go()?;
     server.run_sql("select pg_replication_slot_advance('ruam_bora_register', pg_current_wal_lsn())")?;
     let said = refused(&server)?;
     ensure!(
@@ -335,6 +344,7 @@ pub fn a_gap_is_never_passed_over() -> Result<()> {
         "{said}"
     );
     let drop_slot = "select pg_drop_replication_slot('ruam_bora_register')";
+    let_go()?;
     server.run_sql(drop_slot)?;
     let said = refused(&server)?;
     ensure!(said.contains("is gone, and with it the changes since"), "{said}");
