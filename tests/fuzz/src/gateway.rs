@@ -72,7 +72,7 @@ impl Gateway {
         let (runtime, stored) = (runtime.expect("threads"), Arc::new(Counter::default()));
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
         let address = listener.local_addr().expect("an address");
-        let quota = Quota { events_per_second: u64::MAX >> 20, bytes_per_second: u64::MAX >> 20 };
+        let quota = Quota { events_per_second: u32::MAX, bytes_per_second: u64::MAX >> 20 };
         let limits = GatewayLimits { body_bytes: 16 << 20, event_bytes: 64 << 10, quota, quotas: HashMap::new() };
         let offered = vec![Offered { spec, schema: serde_json::json!({}) }];
         let server = GatewayServer::new(listener, offered, stored.clone(), limits, None, None);
