@@ -50,7 +50,6 @@ use form::{EventReader, Events, Rows, content_type};
 use frames::{Objects, Shape};
 use operation::{Operation, WORDS, check_name};
 use quota::Quotas;
-use row::RowReader;
 use upload::Upload;
 
 /// What can be asked for, for programs.
@@ -217,7 +216,7 @@ async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Result<R
     let most = shared.limits.event_bytes;
     let body = Body::new(&head.headers, body, shared.limits.body_bytes)?;
     let may = |agency: &str| sender.may(agency);
-    let mut reader = EventReader { offers: &shared.offers, may: &may, rows: RowReader::default() };
+    let mut reader = EventReader::new(&shared.offers, &may);
     let (media, _) = content_type(&head.headers);
     let shape = match media.as_str() {
         "application/cloudevents+json" => Shape::One,

@@ -10,7 +10,7 @@
 //! event that was stored, but whose answer was lost by a crash, is a duplicate when it is sent again. Where
 //! publishing fails, all is begun anew from what the topic holds, and whoever waits is told to send it again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -18,8 +18,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use ruam_connectors::gateway::{Intake, Outcome, SentEvent, Unavailable};
 use ruam_event::{ChangeEvent, DatasetId, Position};
-use ruam_log::{EventName, Lease, Log, LogError, Publisher};
+use ruam_log::{EventName, Lease, Log, LogError, Publisher, Receipt};
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -33,8 +34,10 @@ use window::Window;
 
 /// So many batches of a dataset wait at most.
 const WAITING: usize = 4;
-/// How many events are published before it is waited for the log, but for the batch that goes over it.
-const GROUP: usize = 20_000;
+/// How many events may be on their way into the log, but for the batch that goes over it.
+const UNDER_WAY: usize = 20_000;
+/// How long the log is waited for before it is looked whether another batch has come.
+const SETTLE: Duration = Duration::from_millis(2);
 /// How often the lease is looked after.
 const EVERY: Duration = Duration::from_secs(1);
 /// How long a batch waits for its turn, and then for the log.
@@ -102,6 +105,12 @@ pub(crate) struct Inlet {
 }
 
 impl Inlet {
+    /// Whether it is time to give up: some time after this was stopped. The time begins now.
+    fn patience(&self) -> impl Fn() -> bool + use<> {
+        let (stop, begun) = (self.stop.clone(), Instant::now());
+        move || stop.is_cancelled() && begun.elapsed() > GRACE
+    }
+
     /// Publishes until it is stopped.
     ///
     /// # Errors
@@ -111,7 +120,7 @@ impl Inlet {
         let topic = spec.topic();
         let lease = self.runtime.block_on(Lease::take(&self.log, spec.id(), &topic, &self.installation))?;
         let layout = self.runtime.block_on(self.log.ensure_topic(&topic, spec.partitions()))?;
-        let mut publisher = Publisher::open(&self.log, spec, layout.clone())?;
+        let publisher = Publisher::open(&self.log, spec, layout.clone())?;
         let mut stored = Vec::new();
         ruam_log::recent(&self.log, &layout, self.window, &mut |position, name| {
             stored.push((position, Window::key(name)))
@@ -123,81 +132,108 @@ impl Inlet {
         }
         self.meter.set_trouble("gateway", None);
         let mut batches = self.batches.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flow = Flow { inlet: self, publisher, window, under_way: VecDeque::new(), events: 0 };
         let mut looked_after = Instant::now();
-        while let Some(group) = self.next(&mut batches) {
+        loop {
             if looked_after.elapsed() > EVERY {
                 looked_after = Instant::now();
                 lease.check()?;
-                publisher.idle(Duration::ZERO)?;
+                flow.publisher.check()?;
             }
-            self.store(group, &mut publisher, &mut window)?;
+            match self.next(&mut batches, flow.under_way.is_empty()) {
+                Next::Batch(request) => flow.publish(request)?,
+                Next::None if flow.under_way.is_empty() => {}
+                Next::None => flow.settle()?,
+                Next::Stop => break,
+            }
+            flow.answer();
         }
         // Whoever sends now is told at once.
         batches.close();
-        Ok(())
+        flow.end()
     }
 
-    /// The batches that wait; none of them where none comes for a while, and nothing once this is stopped.
-    fn next(&self, batches: &mut mpsc::Receiver<Request>) -> Option<Vec<Request>> {
-        let first = self.runtime.block_on(async {
+    /// The batch that waits; where it is worth it, it is waited for one.
+    fn next(&self, batches: &mut mpsc::Receiver<Request>, waits: bool) -> Next {
+        if self.stop.is_cancelled() {
+            return Next::Stop;
+        }
+        match batches.try_recv() {
+            Ok(request) => return Next::Batch(request),
+            Err(TryRecvError::Disconnected) => return Next::Stop,
+            Err(TryRecvError::Empty) if !waits => return Next::None,
+            Err(TryRecvError::Empty) => {}
+        }
+        self.runtime.block_on(async {
             tokio::select! {
-                () = self.stop.cancelled() => Err(()),
+                () = self.stop.cancelled() => Next::Stop,
                 next = tokio::time::timeout(EVERY, batches.recv()) => match next {
-                    Ok(Some(request)) => Ok(Some(request)),
-                    Ok(None) => Err(()),
-                    Err(_) => Ok(None),
+                    Ok(Some(request)) => Next::Batch(request),
+                    Ok(None) => Next::Stop,
+                    Err(_) => Next::None,
                 },
             }
-        });
-        let mut group: Vec<_> = first.ok()?.into_iter().collect();
-        let mut events = group.iter().map(|request| request.events.len()).sum::<usize>();
-        while let (1..GROUP, Ok(request)) = (events, batches.try_recv()) {
-            events += request.events.len();
-            group.push(request);
-        }
-        Some(group)
+        })
     }
+}
 
-    /// Publishes batches, waits until all of it is in the log, and then answers.
-    fn store(&self, group: Vec<Request>, publisher: &mut Publisher, window: &mut Window) -> Result<(), FlowError> {
-        let begun = Instant::now();
-        let out_of_time = || self.stop.is_cancelled() && begun.elapsed() > GRACE;
-        let mut answers = Vec::with_capacity(group.len());
+/// What comes by the way to a dataset.
+enum Next {
+    Batch(Request),
+    /// Nothing at present.
+    None,
+    /// Nothing more.
+    Stop,
+}
+
+/// Batches on their way into the log, and out again as answers, in their order.
+struct Flow<'a> {
+    inlet: &'a Inlet,
+    publisher: Publisher,
+    window: Window,
+    under_way: VecDeque<UnderWay>,
+    /// How many events those have.
+    events: usize,
+}
+
+/// A batch that is on its way into the log.
+struct UnderWay {
+    receipt: Receipt,
+    outcomes: Vec<Outcome>,
+    answer: oneshot::Sender<Vec<Outcome>>,
+}
+
+impl Flow<'_> {
+    /// Hands a batch to the log.
+    fn publish(&mut self, Request { events, answer }: Request) -> Result<(), FlowError> {
+        if self.events >= UNDER_WAY {
+            self.publisher.flush(&self.inlet.patience())?;
+            self.answer();
+        }
         let arrived = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let arrived = u64::try_from(arrived.as_micros()).unwrap_or_default();
-        for Request { events, answer } in group {
-            let outcomes =
-                events.into_iter().map(|event| self.publish(event, arrived, publisher, window, &out_of_time));
-            answers.push((answer, outcomes.collect::<Result<Vec<_>, _>>()?));
-        }
-        publisher.flush(&out_of_time)?;
-        for (answer, outcomes) in answers {
-            // Who has gone away sends it again.
-            let _ = answer.send(outcomes);
-        }
+        let (receipt, stop) = (self.publisher.receipt(), self.inlet.patience());
+        let outcomes = events.into_iter().map(|event| self.publish_event(event, arrived, &stop));
+        let outcomes = outcomes.collect::<Result<Vec<_>, _>>()?;
+        self.events += outcomes.len();
+        self.under_way.push_back(UnderWay { receipt, outcomes, answer });
         Ok(())
     }
 
-    fn publish(
-        &self,
-        event: SentEvent,
-        arrived: u64,
-        publisher: &mut Publisher,
-        window: &mut Window,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<Outcome, LogError> {
+    fn publish_event(&mut self, event: SentEvent, arrived: u64, stop: &dyn Fn() -> bool) -> Result<Outcome, LogError> {
         let name = EventName { source: &event.source, id: &event.id };
         let key = Window::key(name);
-        if window.has(key) {
-            self.meter.repeated.fetch_add(1, Ordering::Relaxed);
+        let meter = &self.inlet.meter;
+        if self.window.has(key) {
+            meter.repeated.fetch_add(1, Ordering::Relaxed);
             return Ok(Outcome::Duplicate);
         }
-        let position = Position::new(publisher.newest().map_or(arrived, |newest| arrived.max(newest.major + 1)));
+        let position = Position::new(self.publisher.newest().map_or(arrived, |newest| arrived.max(newest.major + 1)));
         let change = ChangeEvent { position, source_time: event.time, change: event.change };
-        match publisher.publish_as(&change, Some(name), stop) {
+        match self.publisher.publish_as(&change, Some(name), stop) {
             Ok(sent) => {
-                window.insert(key);
-                self.meter.published.fetch_add(sent.records, Ordering::Relaxed);
+                self.window.insert(key);
+                meter.published.fetch_add(sent.records, Ordering::Relaxed);
                 Ok(Outcome::Accepted)
             }
             Err(LogError::NoKey { .. }) => Ok(Outcome::Rejected("a key column has no value".to_owned())),
@@ -206,5 +242,27 @@ impl Inlet {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Waits for the log a moment.
+    fn settle(&self) -> Result<(), FlowError> {
+        self.publisher.settle(SETTLE);
+        Ok(self.publisher.check()?)
+    }
+
+    /// Answers what is in the log with all that was before it: a duplicate may be of one of those.
+    fn answer(&mut self) {
+        while let Some(batch) = self.under_way.pop_front_if(|batch| batch.receipt.is_stored()) {
+            self.events -= batch.outcomes.len();
+            // Who has gone away sends it again.
+            let _ = batch.answer.send(batch.outcomes);
+        }
+    }
+
+    /// Waits until all is in the log, and answers.
+    fn end(mut self) -> Result<(), FlowError> {
+        self.publisher.flush(&self.inlet.patience())?;
+        self.answer();
+        Ok(())
     }
 }

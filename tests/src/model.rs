@@ -146,7 +146,8 @@ fn record_of(spec: &DatasetSpec, event: &ChangeEvent) -> Result<Records> {
         ruam_event::Change::Truncate => None,
     };
     let has_key = row.is_some_and(|row| envelope::encode_key(row, &spec.key(), &mut key));
-    let id = envelope::attributes(spec.id(), event).find(|(name, _)| *name == "ce_id").context("an id")?.1;
+    let mut id = String::new();
+    envelope::write_id(event.position, &mut id);
     let topic = Arc::new(Topic { name: spec.topic(), id: TopicId(1) });
     let mut records = Records::new(Partition { topic, index: 0 }, 0);
     records.push(Record {

@@ -13,26 +13,26 @@ use jiter::{Jiter, JiterError, Peek};
 use ruam_event::DatasetId;
 
 use super::operation::{Operation, WORDS, check_name, micros};
-use super::row::check_json;
+use super::row::check_nesting;
 
 /// What is read of an event. Other extensions are let pass.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct CloudEvent<'a> {
-    specversion: Option<String>,
-    pub(super) id: Option<String>,
-    source: Option<String>,
-    kind: Option<String>,
-    time: Option<String>,
-    content_type: Option<String>,
-    dataset: Option<String>,
+    specversion: Option<Cow<'a, str>>,
+    pub(super) id: Option<Cow<'a, str>>,
+    pub(super) source: Option<Cow<'a, str>>,
+    kind: Option<Cow<'a, str>>,
+    time: Option<Cow<'a, str>>,
+    content_type: Option<Cow<'a, str>>,
+    pub(super) dataset: Option<Cow<'a, str>>,
     data: Option<Cow<'a, [u8]>>,
 }
 
 /// An event whose attributes hold together.
 #[derive(Debug, PartialEq)]
-pub(super) struct Attributes {
-    pub(super) source: String,
-    pub(super) id: String,
+pub(super) struct Attributes<'a> {
+    pub(super) source: Cow<'a, str>,
+    pub(super) id: Cow<'a, str>,
     pub(super) time: Option<i64>,
     pub(super) operation: Operation,
 }
@@ -78,8 +78,10 @@ impl<'a> CloudEvent<'a> {
     /// # Errors
     /// Where the text is none.
     pub(super) fn structured(text: &'a [u8]) -> Result<Self, String> {
-        check_json(text)?;
-        let mut json = Jiter::new(text);
+        check_nesting(text)?;
+        let told = |error: std::str::Utf8Error| format!("not JSON: not UTF-8 at byte {}", error.valid_up_to());
+        let text = std::str::from_utf8(text).map_err(told)?;
+        let mut json = Jiter::new(text.as_bytes());
         let mut event = Self::default();
         let mut data = None::<Range<usize>>;
         let mut next = json.next_object().map_err(not_json)?.map(Member::of);
@@ -99,7 +101,9 @@ impl<'a> CloudEvent<'a> {
             match (attribute, peek) {
                 (Some(_), Peek::Null) => json.next_skip().map_err(not_json)?,
                 (Some(attribute), Peek::String) => {
-                    if attribute.replace(json.next_str().map_err(not_json)?.to_owned()).is_some() {
+                    json.known_bytes().map_err(not_json)?;
+                    let quoted = text.get(start..json.current_index()).unwrap_or_default();
+                    if attribute.replace(unquoted(quoted)?).is_some() {
                         return Err("an attribute of the event comes twice".to_owned());
                     }
                 }
@@ -117,7 +121,8 @@ impl<'a> CloudEvent<'a> {
             }
             next = json.next_key().map_err(not_json)?.map(Member::of);
         }
-        event.data = data.and_then(|range| text.get(range)).map(Cow::Borrowed);
+        json.finish().map_err(not_json)?;
+        event.data = data.and_then(|range| text.as_bytes().get(range)).map(Cow::Borrowed);
         Ok(event)
     }
 
@@ -126,7 +131,7 @@ impl<'a> CloudEvent<'a> {
     /// # Errors
     /// Where a header is not as the binding has it.
     pub(super) fn binary<'h>(header: impl Fn(&str) -> Option<&'h [u8]>, body: Cow<'a, [u8]>) -> Result<Self, String> {
-        let text = |name| header(name).map(percent_decoded).transpose();
+        let text = |name| header(name).map(|value| percent_decoded(value).map(Cow::Owned)).transpose();
         Ok(Self {
             specversion: text("ce-specversion")?,
             id: text("ce-id")?,
@@ -162,7 +167,7 @@ impl<'a> CloudEvent<'a> {
     ///
     /// # Errors
     /// Where something is missing, or is not what it has to be.
-    pub(super) fn read(self) -> Result<(Attributes, Cow<'a, [u8]>), String> {
+    pub(super) fn read(self) -> Result<(Attributes<'a>, Cow<'a, [u8]>), String> {
         let missing = |name: &str| format!("the event has no `{name}`");
         match self.specversion.as_deref() {
             Some("1.0") => {}
@@ -184,6 +189,16 @@ impl<'a> CloudEvent<'a> {
         let data = self.data.ok_or_else(|| missing("data"))?;
         Ok((Attributes { source, id, time, operation }, data))
     }
+}
+
+/// What a JSON string stands for, which the parser has found to be well formed.
+fn unquoted(quoted: &str) -> Result<Cow<'_, str>, String> {
+    let within = quoted.get(1..quoted.len() - 1).unwrap_or_default();
+    if memchr::memchr(b'\\', within.as_bytes()).is_none() {
+        return Ok(Cow::Borrowed(within));
+    }
+    let text = Jiter::new(quoted.as_bytes()).next_str().map(str::to_owned);
+    text.map(Cow::Owned).map_err(not_json)
 }
 
 /// The text of a header, in which what is not ASCII is written as %XX (section 3.1.3.2 of the binding).
@@ -215,7 +230,7 @@ mod tests {
     const EVENT: &str = r#"{"specversion":"1.0","id":"A-1","source":"https://a.go.th/systems/bora/person/","type":"th.go.bora.update",
         "time":"1970-01-01T00:00:01Z","datacontenttype":"application/json","traceparent":"x","data": {"code":"1"} }"#;
 
-    fn read(text: &str) -> Result<(DatasetId, Attributes, String), String> {
+    fn read(text: &str) -> Result<(DatasetId, Attributes<'_>, String), String> {
         let event = CloudEvent::structured(text.as_bytes())?;
         let dataset = event.dataset()?;
         let (attributes, data) = event.read()?;
@@ -227,7 +242,7 @@ mod tests {
         let (dataset, attributes, data) = read(EVENT).unwrap();
         assert_eq!((dataset.to_string().as_str(), data.as_str()), ("bora.person", r#"{"code":"1"}"#));
         assert_eq!(
-            (attributes.id.as_str(), attributes.time, attributes.operation),
+            (&*attributes.id, attributes.time, attributes.operation),
             ("A-1", Some(1_000_000), Operation::Update)
         );
         let named = EVENT.replace("\"id\"", "\"dataset\":\"dopa.area\",\"id\"");
@@ -247,7 +262,7 @@ mod tests {
         let event = CloudEvent::binary(|name| header(name).map(str::as_bytes), Cow::Borrowed(b"{}")).unwrap();
         assert_eq!(event.dataset().unwrap().to_string(), "bora.person");
         let (attributes, data) = event.read().unwrap();
-        assert_eq!((attributes.id.as_str(), attributes.operation, &*data), ("ก-1%", Operation::Delete, &b"{}"[..]));
+        assert_eq!((&*attributes.id, attributes.operation, &*data), ("ก-1%", Operation::Delete, &b"{}"[..]));
     }
 
     #[test]

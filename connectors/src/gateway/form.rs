@@ -19,7 +19,7 @@ use super::{Offered, Offers};
 pub(super) struct Item {
     /// Where it belongs; none where that cannot be told.
     pub(super) dataset: Option<Arc<Offered>>,
-    pub(super) id: Option<String>,
+    pub(super) id: Option<Arc<str>>,
     /// How many bytes it has.
     pub(super) size: usize,
     pub(super) event: Result<SentEvent, String>,
@@ -36,12 +36,25 @@ pub(super) struct Events<'a> {
 
 /// Reads single CloudEvents.
 pub(super) struct EventReader<'a> {
-    pub(super) offers: &'a Offers,
-    pub(super) may: May<'a>,
-    pub(super) rows: RowReader,
+    offers: &'a Offers,
+    may: May<'a>,
+    rows: RowReader,
+    /// Where the event before belonged; most belong where it did.
+    before: Option<Origin>,
 }
 
-impl EventReader<'_> {
+/// What says to which dataset events belong, and that dataset.
+struct Origin {
+    source: Arc<str>,
+    dataset: Option<String>,
+    offered: Arc<Offered>,
+}
+
+impl<'a> EventReader<'a> {
+    pub(super) fn new(offers: &'a Offers, may: May<'a>) -> Self {
+        Self { offers, may, rows: RowReader::default(), before: None }
+    }
+
     fn structured(&mut self, frame: Frame<'_>, most: usize) -> Item {
         match frame {
             Frame::TooLong => Item::refused(None, most, format!("the event has more than {most} bytes")),
@@ -54,18 +67,39 @@ impl EventReader<'_> {
             Ok(event) => event,
             Err(why) => return Item::refused(None, size, why),
         };
-        let id = event.id.clone().filter(|id| check_name(id, "id").is_ok());
-        let offered = match event.dataset().and_then(|dataset| self.offered(&dataset)) {
-            Ok(offered) => offered,
+        let id: Option<Arc<str>> = event.id.as_deref().filter(|id| check_name(id, "id").is_ok()).map(Arc::from);
+        let (source, offered) = match self.origin(&event) {
+            Ok(origin) => (origin.source.clone(), origin.offered.clone()),
             Err(why) => return Item::refused(id, size, why),
         };
         let event = event.read().and_then(|(attributes, data)| {
             let row =
                 self.rows.read(&data)?.row.unwrap_or_else(|| ruam_event::Row::new(Default::default(), Vec::new()));
             let change = attributes.operation.change(row, &offered.spec)?;
-            Ok(SentEvent { source: attributes.source.into(), id: attributes.id, time: attributes.time, change })
+            let id = id.clone().unwrap_or_else(|| attributes.id.into());
+            Ok(SentEvent { source, id, time: attributes.time, change })
         });
         Item { dataset: Some(offered), id, size, event }
+    }
+
+    /// Where an event belongs.
+    ///
+    /// # Errors
+    /// Where it does not say, or may not be sent there.
+    fn origin(&mut self, event: &CloudEvent<'_>) -> Result<&Origin, String> {
+        let (source, dataset) = (event.source.as_deref().unwrap_or_default(), event.dataset.as_deref());
+        let is_same = self
+            .before
+            .as_ref()
+            .is_some_and(|before| &*before.source == source && before.dataset.as_deref() == dataset);
+        let before = match self.before.take().filter(|_| is_same) {
+            Some(before) => before,
+            None => {
+                let offered = self.offered(&event.dataset()?)?;
+                Origin { source: source.into(), dataset: dataset.map(str::to_owned), offered }
+            }
+        };
+        Ok(self.before.insert(before))
     }
 
     fn offered(&self, dataset: &DatasetId) -> Result<Arc<Offered>, String> {
@@ -148,14 +182,17 @@ impl RowContext {
 
     fn item(&mut self, row: Result<SentRow, String>, size: usize) -> Item {
         self.number += 1;
-        let named = row.as_ref().ok().and_then(|row| row.id.clone());
-        let id = named.unwrap_or_else(|| format!("{}/{}", self.request, self.number));
+        let named = row.as_ref().ok().and_then(|row| row.id.as_deref());
+        let id: Arc<str> = match named {
+            Some(named) => named.into(),
+            None => format!("{}/{}", self.request, self.number).into(),
+        };
         let event = row.and_then(|row| self.event(row, &id));
         let id = Some(id).filter(|id| check_name(id, "id").is_ok());
         Item { dataset: Some(self.offered.clone()), id, size, event }
     }
 
-    fn event(&self, sent: SentRow, id: &str) -> Result<SentEvent, String> {
+    fn event(&self, sent: SentRow, id: &Arc<str>) -> Result<SentEvent, String> {
         check_name(id, "_id")?;
         let operation = match sent.operation.as_deref() {
             None => self.operation,
@@ -164,7 +201,7 @@ impl RowContext {
         let row = sent.row.unwrap_or_else(|| ruam_event::Row::new(Default::default(), Vec::new()));
         Ok(SentEvent {
             source: self.source.clone(),
-            id: id.to_owned(),
+            id: id.clone(),
             time: sent.time.as_deref().map(micros).transpose()?,
             change: operation.change(row, &self.offered.spec)?,
         })
@@ -172,7 +209,7 @@ impl RowContext {
 }
 
 impl Item {
-    fn refused(id: Option<String>, size: usize, why: String) -> Self {
+    fn refused(id: Option<Arc<str>>, size: usize, why: String) -> Self {
         Self { dataset: None, id, size, event: Err(why) }
     }
 }
@@ -275,7 +312,7 @@ mod tests {
         let csv = b"_id,_operation,code,name\n,,1,a\nx,delete,2,\n,,,b\n";
         let expected = rows("application/json", json);
         let ids: Vec<_> =
-            expected.iter().map(|row| row.as_ref().map(|event| event.id.as_str()).map_err(String::as_str)).collect();
+            expected.iter().map(|row| row.as_ref().map(|event| &*event.id).map_err(String::as_str)).collect();
         assert_eq!(ids, [Ok("r/1"), Ok("x"), Err("the key column `code` has no value")]);
         assert_eq!(rows("application/x-ndjson", lines), expected);
         assert_eq!(rows("text/csv; charset=utf-8", csv), expected);
@@ -290,7 +327,7 @@ mod tests {
             )
         };
         let body = format!("[{},{},{}]", event("/bora/person"), event("/cgd/payment"), event("/bora/payment"));
-        let reader = EventReader { offers: &offers, may: &|agency| agency == "bora", rows: RowReader::default() };
+        let reader = EventReader::new(&offers, &|agency| agency == "bora");
         let mut form = Events { objects: Objects::new(Shape::Many, 1000), reader };
         let found: Vec<_> = read(&mut form, body.as_bytes())
             .into_iter()

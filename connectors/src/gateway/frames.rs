@@ -3,6 +3,8 @@
 //! What passes through: bytes, in pieces of any size; the text of each line, or of each object of a JSON array.
 //! Guaranteed: where a body is cut into pieces makes no difference, and never more than one text is kept.
 
+use memchr::{memchr, memchr2};
+
 /// What stands between two cuts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Frame<'a> {
@@ -66,7 +68,7 @@ impl Lines {
     }
 
     pub(super) fn push(&mut self, mut bytes: &[u8], each: &mut dyn FnMut(Frame<'_>)) {
-        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+        while let Some(end) = memchr(b'\n', bytes) {
             self.line(&bytes[..end], each);
             bytes = &bytes[end + 1..];
         }
@@ -140,8 +142,16 @@ impl Objects {
     /// # Errors
     /// Where the text is no object and no array of objects.
     pub(super) fn push(&mut self, bytes: &[u8], each: &mut dyn FnMut(Frame<'_>)) -> Result<(), Malformed> {
-        let mut start = 0;
-        for (index, byte) in bytes.iter().enumerate() {
+        let (mut start, mut index) = (0, 0);
+        while let Some(byte) = bytes.get(index) {
+            // What texts hold is most of a body.
+            if let State::Within { depth, in_string: true, is_escaped: false } = self.state {
+                let Some(end) = memchr2(b'"', b'\\', &bytes[index..]) else { break };
+                index += end + 1;
+                let is_escaped = bytes[index - 1] == b'\\';
+                self.state = State::Within { depth, in_string: is_escaped, is_escaped };
+                continue;
+            }
             let was_within = matches!(self.state, State::Within { .. });
             self.state = self.after(*byte).map_err(|problem| Malformed { problem, at: self.at + index })?;
             match (was_within, self.state) {
@@ -149,6 +159,7 @@ impl Objects {
                 (true, State::After | State::End) => self.kept.end(&bytes[start..=index], each),
                 _ => {}
             }
+            index += 1;
         }
         if let State::Within { .. } = self.state {
             self.kept.add(&bytes[start..]);
@@ -170,8 +181,8 @@ impl Objects {
     fn after(&mut self, byte: u8) -> Result<State, &'static str> {
         const WITHIN: State = State::Within { depth: 1, in_string: false, is_escaped: false };
         Ok(match (self.state, byte) {
-            (State::Within { depth, in_string: true, is_escaped }, byte) => {
-                State::Within { depth, in_string: is_escaped || byte != b'"', is_escaped: !is_escaped && byte == b'\\' }
+            (State::Within { depth, in_string: true, .. }, _) => {
+                State::Within { depth, in_string: true, is_escaped: false }
             }
             (State::Within { depth, .. }, b'"') => State::Within { depth, in_string: true, is_escaped: false },
             (State::Within { depth, .. }, b'{' | b'[') => {

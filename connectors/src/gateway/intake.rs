@@ -13,7 +13,7 @@ pub struct SentEvent {
     /// Who or what made it: CloudEvents' `source`.
     pub source: Arc<str>,
     /// Its name there: CloudEvents' `id`. The two together tell it from every other event of its dataset.
-    pub id: String,
+    pub id: Arc<str>,
     /// When it happened, in microseconds since 1970-01-01 UTC, if the agency says.
     pub time: Option<i64>,
     /// What happened.

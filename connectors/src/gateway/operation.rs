@@ -66,7 +66,8 @@ pub(super) fn micros(time: &str) -> Result<i64, String> {
 /// # Errors
 /// Where it cannot.
 pub(super) fn check_name(text: &str, what: &str) -> Result<(), String> {
-    if text.is_empty() || text.len() > 256 || text.chars().any(char::is_control) {
+    let is_plain = || text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) || !text.chars().any(char::is_control);
+    if text.is_empty() || text.len() > 256 || !is_plain() {
         return Err(format!("the {what} has to have 1 to 256 bytes, none of them a control character"));
     }
     Ok(())

@@ -1,9 +1,12 @@
 //! The answer to an upload: what became of each event.
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use ruam_door::{Problem, json};
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::intake::{Outcome, Unavailable};
 
@@ -17,14 +20,47 @@ pub(super) struct Report {
     duplicate: u64,
     rejected: u64,
     failed: u64,
-    listed: Vec<(u64, Value)>,
+    listed: Vec<Entry>,
     /// Those of the list that nothing is wrong with.
     listed_right: usize,
     omitted: u64,
 }
 
 /// An event's place in its upload, from 1, and its id, if it has one.
-pub(super) type Named = (u64, Option<String>);
+pub(super) type Named = (u64, Option<Arc<str>>);
+
+/// What became of an event.
+#[derive(Debug, Serialize)]
+struct Entry {
+    number: u64,
+    #[serde(serialize_with = "as_text")]
+    id: Option<Arc<str>>,
+    result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+}
+
+/// What the answer says.
+#[derive(Serialize)]
+struct Told {
+    accepted: u64,
+    duplicate: u64,
+    rejected: u64,
+    failed: u64,
+    #[serde(skip_serializing_if = "is_none")]
+    omitted: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<Value>,
+    results: Vec<Entry>,
+}
+
+fn as_text<S: Serializer>(id: &Option<Arc<str>>, serializer: S) -> Result<S::Ok, S::Error> {
+    id.as_deref().serialize(serializer)
+}
+
+fn is_none(count: &u64) -> bool {
+    *count == 0
+}
 
 impl Report {
     pub(super) fn add(&mut self, (number, id): Named, outcome: Outcome) {
@@ -50,18 +86,14 @@ impl Report {
         self.list(number, id, "failed", Some(why.to_string()));
     }
 
-    fn list(&mut self, number: u64, id: Option<String>, result: &str, why: Option<String>) {
+    fn list(&mut self, number: u64, id: Option<Arc<str>>, result: &'static str, why: Option<String>) {
         let wrong = self.listed.len() - self.listed_right;
         if if why.is_some() { wrong >= MAX_LISTED } else { self.listed_right >= MAX_LISTED } {
             self.omitted += 1;
             return;
         }
         self.listed_right += usize::from(why.is_none());
-        let mut entry = json!({ "number": number, "id": id, "result": result });
-        if let Some(why) = why {
-            entry["why"] = why.into();
-        }
-        self.listed.push((number, entry));
+        self.listed.push(Entry { number, id, result, why });
     }
 
     /// The answer; `problem` is what kept the rest from being read or stored, if anything did.
@@ -78,19 +110,17 @@ impl Report {
             None if stored == 0 => StatusCode::UNPROCESSABLE_ENTITY,
             None => StatusCode::MULTI_STATUS,
         };
-        self.listed.sort_unstable_by_key(|(number, _)| *number);
-        let mut told = json!({
-            "accepted": self.accepted, "duplicate": self.duplicate, "rejected": self.rejected, "failed": self.failed,
-            "results": self.listed.into_iter().map(|(_, entry)| entry).collect::<Vec<_>>(),
-        });
-        if self.omitted > 0 {
-            told["omitted"] = self.omitted.into();
-        }
-        let mut headers = Default::default();
-        if let Some(problem) = problem {
-            headers = problem.headers();
-            told["problem"] = problem.told();
-        }
+        self.listed.sort_unstable_by_key(|entry| entry.number);
+        let headers = problem.as_ref().map(Problem::headers).unwrap_or_default();
+        let told = Told {
+            accepted: self.accepted,
+            duplicate: self.duplicate,
+            rejected: self.rejected,
+            failed: self.failed,
+            omitted: self.omitted,
+            problem: problem.map(|problem| problem.told()),
+            results: self.listed,
+        };
         (status, headers, json(&told)).into_response()
     }
 }

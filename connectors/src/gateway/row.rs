@@ -1,9 +1,7 @@
 //! A row as a JSON object: what its columns say, and what it says of itself in names that no column can have.
 
-use std::borrow::Cow;
-
-use jiter::Jiter;
-use ruam_event::envelope::{RowSink, Scalar, Schemas, decode_row};
+use memchr::memchr2_iter;
+use ruam_event::envelope::{RowSink, Scalar, decode_plain_row};
 use ruam_event::{Columns, Row, Value};
 
 /// The most columns of a row, and the most brackets within each other.
@@ -37,22 +35,20 @@ impl RowReader {
     /// # Errors
     /// Where it is no row; what is told names no value.
     pub(super) fn read(&mut self, text: &[u8]) -> Result<SentRow, String> {
-        check_json(text)?;
-        let mut sink = Sink {
-            before: &self.columns,
-            names: Vec::new(),
-            values: Vec::new(),
-            sent: SentRow::default(),
-            too_many: false,
-        };
-        decode_row(text, &mut Schemas::default(), &mut sink).map_err(|error| error.to_string())?;
-        let Sink { names, values, mut sent, too_many, .. } = sink;
+        check_nesting(text)?;
+        let mut sink = Sink::behind(&self.columns);
+        decode_plain_row(text, &mut sink).map_err(|error| error.to_string())?;
+        let Sink { values, other, mut sent, too_many, .. } = sink;
         if too_many {
             return Err(format!("a row has more than {MAX_COLUMNS} columns"));
         }
-        if !names.iter().map(AsRef::as_ref).eq(self.columns.iter().map(String::as_str)) {
+        let other = match other {
+            None if values.len() < self.columns.len() => Some(self.columns[..values.len()].to_vec()),
+            other => other,
+        };
+        if let Some(names) = other {
             check_columns(&names)?;
-            self.columns = names.into_iter().map(Cow::into_owned).collect();
+            self.columns = names.into();
         }
         sent.row = Some(Row::new(self.columns.clone(), values));
         Ok(sent)
@@ -72,9 +68,11 @@ pub(super) fn check_columns<T: AsRef<str>>(names: &[T]) -> Result<(), String> {
     }
 }
 
-/// Whether a text is JSON, and not nested too deeply.
-pub(super) fn check_json(text: &[u8]) -> Result<(), String> {
-    // The parser skips by recursion; this does not.
+/// Whether a JSON text is not nested too deeply: the parser goes into what is nested by recursion; this does not.
+pub(super) fn check_nesting(text: &[u8]) -> Result<(), String> {
+    if memchr2_iter(b'{', b'[', text).count() <= MAX_NESTING {
+        return Ok(());
+    }
     let (mut depth, mut in_string, mut is_escaped) = (0_usize, false, false);
     for byte in text {
         match byte {
@@ -89,19 +87,24 @@ pub(super) fn check_json(text: &[u8]) -> Result<(), String> {
             return Err(format!("more than {MAX_NESTING} brackets stand within each other"));
         }
     }
-    let mut json = Jiter::new(text);
-    json.next_skip()
-        .and_then(|()| json.finish())
-        .map_err(|error| format!("not JSON: {} at byte {}", error.error_type, error.index))
+    Ok(())
 }
 
-/// Takes the columns of a row. Names are borrowed from the row before as long as they are the same.
+/// Takes the columns of a row, most of which are those of the row before.
 struct Sink<'a> {
     before: &'a Columns,
-    names: Vec<Cow<'a, str>>,
     values: Vec<Value>,
+    /// The names of the columns, as soon as one is another than in the row before.
+    other: Option<Vec<String>>,
     sent: SentRow,
     too_many: bool,
+}
+
+impl<'a> Sink<'a> {
+    fn behind(before: &'a Columns) -> Self {
+        let values = Vec::with_capacity(before.len());
+        Self { before, values, other: None, sent: SentRow::default(), too_many: false }
+    }
 }
 
 impl RowSink for Sink<'_> {
@@ -115,11 +118,15 @@ impl RowSink for Sink<'_> {
         match (said, value) {
             (Some(said), Scalar::Text(text) | Scalar::Number(text)) => *said = Some(text.to_owned()),
             (Some(_), _) => {}
-            (None, _) if self.names.len() == MAX_COLUMNS => self.too_many = true,
+            (None, _) if self.values.len() == MAX_COLUMNS => self.too_many = true,
             (None, value) => {
-                let known = self.before.get(self.names.len()).filter(|known| *known == name);
-                self.names
-                    .push(known.map_or_else(|| Cow::Owned(name.to_owned()), |known| Cow::Borrowed(known.as_str())));
+                let place = self.values.len();
+                if self.other.is_none() && self.before.get(place).is_none_or(|known| known != name) {
+                    self.other = Some(self.before[..place].to_vec());
+                }
+                if let Some(names) = &mut self.other {
+                    names.push(name.to_owned());
+                }
                 self.values.push(match value {
                     Scalar::Null => Value::Null,
                     Scalar::Unchanged => Value::Unchanged,

@@ -29,7 +29,7 @@ impl Intake for Memory {
         }
         let mut outcomes = Vec::new();
         for event in events {
-            let is_new = self.seen.lock().unwrap().insert((event.source.to_string(), event.id.clone()));
+            let is_new = self.seen.lock().unwrap().insert((event.source.to_string(), event.id.to_string()));
             outcomes.push(if is_new { Outcome::Accepted } else { Outcome::Duplicate });
             stored.extend(is_new.then_some(event));
         }

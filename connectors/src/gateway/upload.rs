@@ -3,29 +3,27 @@
 //! Guaranteed: one batch is stored while the next is read, and there is never a third; so the intake's pace is the
 //! client's.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::http::StatusCode;
 use axum::response::Response;
 use ruam_door::Problem;
-use ruam_event::DatasetId;
 use tokio::task::{JoinError, JoinHandle};
 
-use super::Shared;
 use super::body::Body;
 use super::form::{Form, Item};
 use super::intake::{Intake, Outcome, SentEvent, Unavailable};
 use super::report::{Named, Report};
+use super::{Offered, Shared};
 
 /// The most events of a batch, and the most bytes, but for the piece that goes over it.
 const BATCH_EVENTS: usize = 5_000;
 const BATCH_BYTES: usize = 1 << 20;
 
 /// Events of one dataset, in their order.
-#[derive(Default)]
 struct Batch {
+    dataset: Arc<Offered>,
     names: Vec<Named>,
     events: Vec<SentEvent>,
 }
@@ -38,16 +36,19 @@ pub(super) struct Upload<'a> {
     report: Report,
     /// How many events have come.
     number: u64,
-    batches: BTreeMap<DatasetId, Batch>,
+    /// Those that are being read, the one that the last event went to at the end.
+    batches: Vec<Batch>,
     events: usize,
     bytes: usize,
+    /// What its agency is still to be charged with: a dataset, events and bytes.
+    uncharged: Option<(Arc<Offered>, usize, usize)>,
     storing: Option<JoinHandle<Stored>>,
 }
 
 impl<'a> Upload<'a> {
     pub(super) fn new(shared: &'a Shared) -> Self {
         let report = Report::default();
-        Self { shared, report, number: 0, batches: BTreeMap::new(), events: 0, bytes: 0, storing: None }
+        Self { shared, report, number: 0, batches: Vec::new(), events: 0, bytes: 0, uncharged: None, storing: None }
     }
 
     /// Takes everything that a body holds, and tells what became of it.
@@ -77,16 +78,19 @@ impl<'a> Upload<'a> {
 
     async fn take(&mut self, items: &mut Vec<Item>) -> Result<(), Problem> {
         for item in items.drain(..) {
-            let agency = item.dataset.as_ref().map(|offered| offered.spec.id().agency().to_owned());
             self.add(item)?;
             if self.events >= BATCH_EVENTS || self.bytes >= BATCH_BYTES {
+                let last = self.batches.last().map(|batch| batch.dataset.clone());
                 self.store().await?;
                 // What has begun is slowed down, and not cut off.
-                if let Some(wait) = agency.and_then(|agency| self.shared.quotas.wait(&agency, Instant::now())) {
+                if let Some(wait) =
+                    last.and_then(|last| self.shared.quotas.wait(last.spec.id().agency(), Instant::now()))
+                {
                     tokio::time::sleep(wait).await;
                 }
             }
         }
+        self.charge();
         Ok(())
     }
 
@@ -97,19 +101,26 @@ impl<'a> Upload<'a> {
     fn add(&mut self, item: Item) -> Result<(), Problem> {
         let Item { dataset, id, size, event } = item;
         if let Some(offered) = &dataset {
-            let agency = offered.spec.id().agency();
             if self.number == 0
-                && let Some(wait) = self.shared.quotas.wait(agency, Instant::now())
+                && let Some(wait) = self.shared.quotas.wait(offered.spec.id().agency(), Instant::now())
             {
                 let told = "the agency has sent more than its quota allows. Wait as long as retry-after says";
                 return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, told).retry_after(wait));
             }
-            self.shared.quotas.charge(agency, 1, size, Instant::now());
+            match &mut self.uncharged {
+                Some((last, events, bytes)) if Arc::ptr_eq(last, offered) => {
+                    (*events, *bytes) = (*events + 1, *bytes + size)
+                }
+                _ => {
+                    self.charge();
+                    self.uncharged = Some((offered.clone(), 1, size));
+                }
+            }
         }
         self.number += 1;
         match (dataset, event) {
             (Some(offered), Ok(event)) => {
-                let batch = self.batches.entry(offered.spec.id().clone()).or_default();
+                let batch = batch_of(&mut self.batches, offered);
                 batch.names.push((self.number, id));
                 batch.events.push(event);
                 self.events += 1;
@@ -121,8 +132,16 @@ impl<'a> Upload<'a> {
         Ok(())
     }
 
+    /// Counts what has come since this was done last.
+    fn charge(&mut self) {
+        if let Some((dataset, events, bytes)) = self.uncharged.take() {
+            self.shared.quotas.charge(dataset.spec.id().agency(), events, bytes, Instant::now());
+        }
+    }
+
     /// Begins to store what has been read, once what was read before is stored.
     async fn store(&mut self) -> Result<(), Problem> {
+        self.charge();
         self.stored().await?;
         (self.events, self.bytes) = (0, 0);
         let (batches, intake) = (std::mem::take(&mut self.batches), self.shared.intake.clone());
@@ -164,10 +183,21 @@ impl<'a> Upload<'a> {
     }
 }
 
-async fn store(intake: Arc<dyn Intake>, batches: BTreeMap<DatasetId, Batch>) -> Stored {
-    let each = batches.into_iter().map(|(dataset, batch)| {
+/// The batch of a dataset, at the end of all.
+fn batch_of(batches: &mut Vec<Batch>, dataset: Arc<Offered>) -> &mut Batch {
+    let place = batches.iter().rposition(|batch| Arc::ptr_eq(&batch.dataset, &dataset)).unwrap_or(batches.len());
+    if place == batches.len() {
+        batches.push(Batch { dataset, names: Vec::new(), events: Vec::new() });
+    }
+    let last = batches.len() - 1;
+    batches.swap(place, last);
+    &mut batches[last]
+}
+
+async fn store(intake: Arc<dyn Intake>, batches: Vec<Batch>) -> Stored {
+    let each = batches.into_iter().map(|batch| {
         let intake = intake.clone();
-        async move { (batch.names, intake.take(&dataset, batch.events).await) }
+        async move { (batch.names, intake.take(batch.dataset.spec.id(), batch.events).await) }
     });
     futures::future::join_all(each).await
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// Why something is not answered, and what to do.
@@ -68,6 +69,7 @@ impl IntoResponse for Problem {
 }
 
 /// A value, as an answer.
-pub fn json(value: &Value) -> impl IntoResponse + use<> {
-    ([(header::CONTENT_TYPE, "application/json")], Body::from(value.to_string()))
+pub fn json<T: Serialize>(value: &T) -> impl IntoResponse + use<T> {
+    // Writing to memory fails for maps without texts as keys only.
+    ([(header::CONTENT_TYPE, "application/json")], Body::from(serde_json::to_vec(value).unwrap_or_default()))
 }

@@ -18,7 +18,8 @@ mod schema;
 use std::io::Write;
 
 pub use reader::{
-    DecodeError, Decoded, Image, RowSink, Scalar, decode, decode_bare_row, decode_cloud_event, decode_row,
+    DecodeError, Decoded, Image, RowSink, Scalar, decode, decode_bare_row, decode_cloud_event, decode_plain_row,
+    decode_row,
 };
 pub use schema::Schemas;
 
@@ -39,36 +40,46 @@ pub const SOURCE_HEADER: &str = "ce_source";
 /// Header that holds the source position (CloudEvents' `sequence` extension).
 pub const SEQUENCE_HEADER: &str = "ce_sequence";
 
-/// The CloudEvents attributes of an event, as Kafka headers.
+/// How many attributes an event has at most.
+pub const ATTRIBUTES: usize = 7;
+
+/// Gives the CloudEvents attributes of an event, as Kafka headers. What it is called is unique within its source.
 ///
-/// `ce_id` is unique within `ce_source`: the position is. The key is not repeated as `ce_subject`,
-/// because keys can be personal and headers end up in logs.
-pub fn attributes(dataset: &DatasetId, event: &ChangeEvent) -> impl Iterator<Item = (&'static str, String)> {
-    attributes_of(format!("/{}/{}", dataset.agency(), dataset.name()), event_id(event.position), event)
+/// The key is not repeated as `ce_subject`, because keys can be personal and headers end up in logs.
+pub fn attributes(source: &str, id: &str, event: &ChangeEvent, each: &mut dyn FnMut(&'static str, &[u8])) {
+    each("ce_specversion", b"1.0");
+    each(ID_HEADER, id.as_bytes());
+    each(SOURCE_HEADER, source.as_bytes());
+    each("ce_type", event_type(event.change.op()).as_bytes());
+    each(SEQUENCE_HEADER, &event.position.to_text());
+    each("content-type", b"application/json");
+    if let Some(time) = event.source_time {
+        each("ce_time", rfc3339(time).as_bytes());
+    }
 }
 
-/// The same, of an event that has an id and a source of its own.
-pub fn attributes_of(
-    source: String,
-    id: String,
-    event: &ChangeEvent,
-) -> impl Iterator<Item = (&'static str, String)> + use<> {
-    [
-        ("ce_specversion", "1.0".to_owned()),
-        (ID_HEADER, id),
-        (SOURCE_HEADER, source),
-        ("ce_type", format!("ruam.change.{}", event.change.op().word())),
-        (SEQUENCE_HEADER, event.position.to_string()),
-        ("content-type", "application/json".to_owned()),
-    ]
-    .into_iter()
-    .chain(event.source_time.map(|time| ("ce_time", rfc3339(time))))
+fn event_type(op: Op) -> &'static str {
+    match op {
+        Op::Snapshot => "ruam.change.snapshot",
+        Op::Insert => "ruam.change.insert",
+        Op::Update => "ruam.change.update",
+        Op::Delete => "ruam.change.delete",
+        Op::Truncate => "ruam.change.truncate",
+    }
 }
 
-fn event_id(position: Position) -> String {
-    match position.minor {
-        0 => position.major.to_string(),
-        minor => format!("{}.{minor}", position.major),
+/// The source of events that have none of their own.
+pub fn source_of(dataset: &DatasetId) -> String {
+    format!("/{}/{}", dataset.agency(), dataset.name())
+}
+
+/// Writes the id of an event that has none of its own: its position.
+pub fn write_id(position: Position, out: &mut String) {
+    out.clear();
+    out.push_str(itoa::Buffer::new().format(position.major));
+    if position.minor > 0 {
+        out.push('.');
+        out.push_str(itoa::Buffer::new().format(position.minor));
     }
 }
 

@@ -132,6 +132,14 @@ pub enum LogError {
         /// What the client says.
         source: KafkaError,
     },
+    /// There can be no more threads.
+    #[error("publishing `{dataset}` needs a thread, and there can be no more: {source}. Raise the limit of tasks of this process")]
+    Thread {
+        /// The dataset.
+        dataset: DatasetId,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// Reading failed in a way that the client cannot mend by itself.
     #[error("reading `{dataset}` failed: {source}")]
     Read {
@@ -158,7 +166,7 @@ pub enum LogError {
 impl Classify for LogError {
     fn fault(&self) -> Fault {
         match self {
-            Self::Unreachable { .. } | Self::Read { .. } | Self::Stopped => Fault::Transient,
+            Self::Unreachable { .. } | Self::Read { .. } | Self::Thread { .. } | Self::Stopped => Fault::Transient,
             Self::Topic { source, .. } | Self::Publish { source, .. } => match source.rdkafka_error_code() {
                 Some(
                     RDKafkaErrorCode::TopicAuthorizationFailed

@@ -12,6 +12,7 @@
 //!
 //! This is the only crate that knows Kafka.
 
+mod deliveries;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 mod error;
@@ -23,6 +24,7 @@ mod recent;
 pub mod subscriber;
 mod topics;
 
+pub use deliveries::Receipt;
 pub use error::LogError;
 pub use lease::Lease;
 pub use publisher::{EventName, Publisher};

@@ -2,9 +2,11 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_void};
 use std::marker::PhantomData;
 use std::ptr;
+use std::thread::Thread;
+use std::time::Duration;
 
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -93,6 +95,58 @@ pub(crate) fn topic_id<C: ClientContext>(
         let high = sys::rd_kafka_Uuid_most_significant_bits(id) as u64;
         let low = sys::rd_kafka_Uuid_least_significant_bits(id) as u64;
         Ok(TopicId(u128::from(high) << 64 | u128::from(low)))
+    }
+}
+
+/// Waits until it is known of every message what became of it, and somebody has heard it; but no longer than a time.
+/// Whether it is. Meanwhile no message waits for others. rdkafka's own flush is awake all the while.
+pub(crate) fn flush<C: ClientContext>(client: &Client<C>, time: Duration) -> bool {
+    let millis = i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the client outlives the call.
+    let result = unsafe { sys::rd_kafka_flush(client.native_ptr(), millis) };
+    result == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+}
+
+/// A client's events, the first of which wakes a thread.
+pub(crate) struct Events<'a> {
+    queue: Guard<sys::rd_kafka_queue_t>,
+    /// What librdkafka's threads wake.
+    thread: *mut Thread,
+    client: PhantomData<&'a ()>,
+}
+
+impl<'a> Events<'a> {
+    pub(crate) fn waking<C: ClientContext>(client: &'a Client<C>, thread: Thread) -> Self {
+        unsafe extern "C" fn wake(_: *mut sys::rd_kafka_t, thread: *mut c_void) {
+            // SAFETY: the thread is what was given beside this function, and is freed once librdkafka has been told
+            // not to call it any more.
+            unsafe { (*thread.cast::<Thread>()).unpark() }
+        }
+        let thread = Box::into_raw(Box::new(thread));
+        // SAFETY: the client outlives what is made here, and the thread lives until the call is taken back.
+        let queue = unsafe {
+            let queue = Guard(sys::rd_kafka_queue_get_main(client.native_ptr()), sys::rd_kafka_queue_destroy);
+            sys::rd_kafka_queue_cb_event_enable(queue.0, Some(wake), thread.cast());
+            queue
+        };
+        Self { queue, thread, client: PhantomData }
+    }
+
+    /// Whether there are any. A thread that has seen that there are none is woken by the next.
+    pub(crate) fn are_there(&self) -> bool {
+        // SAFETY: the queue lives as long as this.
+        unsafe { sys::rd_kafka_queue_length(self.queue.0) > 0 }
+    }
+}
+
+impl Drop for Events<'_> {
+    fn drop(&mut self) {
+        // SAFETY: librdkafka calls under the lock that this takes, so that none of its threads calls from here on; the
+        // thread came from a box, and nobody else frees it.
+        unsafe {
+            sys::rd_kafka_queue_cb_event_enable(self.queue.0, None, ptr::null_mut());
+            drop(Box::from_raw(self.thread));
+        }
     }
 }
 

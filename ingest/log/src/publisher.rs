@@ -15,49 +15,52 @@
 //! - A truncation concerns every partition and is published to each. An update that gives a row another
 //!   key concerns the partitions of both: the old one's gets a delete at the same position.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::producer::BaseRecord;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use ruam_event::change::Op;
 use ruam_event::{Change, ChangeEvent, DatasetId, DatasetSpec, OldRow, Position, envelope};
 
+use crate::deliveries::{HeardProducer, Outstanding, Receipt};
 use crate::error::LogError;
 use crate::native;
 use crate::partitioner::partition_of;
-use crate::topics::{Log, Logging, REQUEST_TIMEOUT, TopicLayout, held, log_line};
+use crate::topics::{Log, Logging, REQUEST_TIMEOUT, TopicLayout, held};
 
 /// librdkafka's default for `message.max.bytes`.
 const DEFAULT_MAX_BYTES: usize = 1_000_000;
 /// How long one wait for librdkafka lasts, before stopping is looked for.
 pub(crate) const WAIT: Duration = Duration::from_millis(50);
-/// The same for a producer, which waits it out even where all has been acknowledged long before.
+/// The same where there is no room for more records, of which there may be some at any moment.
 const SHORT_WAIT: Duration = Duration::from_millis(1);
-/// After so many records it is heard what became of those before.
-const HEAR_EVERY: u32 = 100;
+/// After so many records it is looked whether one before has failed.
+const CHECK_EVERY: u32 = 100;
 
 /// Publishes the events of one dataset.
 pub struct Publisher {
-    producer: BaseProducer<Deliveries>,
+    producer: HeardProducer,
+    /// What the records are counted by that are published now.
+    outstanding: Arc<Outstanding>,
     dataset: DatasetId,
     key: Vec<String>,
     layout: TopicLayout,
     max_bytes: usize,
     /// The position of the last event of each partition.
     last: Vec<Option<Position>>,
+    /// What events are called that their source does not name.
+    source: String,
+    id: String,
     /// Buffers, kept from event to event.
     key_bytes: Vec<u8>,
     value_bytes: Vec<u8>,
-    /// Records since it was last heard what became of any.
-    unheard: u32,
+    /// Records since it was last looked whether any has failed.
+    unchecked: u32,
 }
 
 /// What an event is called where its sender names it: CloudEvents' `id`, which is unique within its `source`.
@@ -76,43 +79,6 @@ pub struct Sent {
     pub records: u64,
     /// Records that were in the log already.
     pub repeated: u64,
-}
-
-/// Hears what became of each record.
-#[derive(Debug, Default)]
-struct Deliveries {
-    acknowledged: AtomicU64,
-    failure: Mutex<Option<KafkaError>>,
-}
-
-impl ClientContext for Deliveries {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        log_line(level, facility, line);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        if matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::AllBrokersDown)) {
-            tracing::warn!("no broker can be reached; publishing goes on when one can");
-        } else {
-            tracing::debug!(%error, reason, "librdkafka");
-        }
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        match result {
-            Ok(_) => {
-                self.acknowledged.fetch_add(1, Ordering::Relaxed);
-            }
-            Err((error, _)) => {
-                let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-                failure.get_or_insert_with(|| error.clone());
-            }
-        }
-    }
 }
 
 impl Publisher {
@@ -135,17 +101,20 @@ impl Publisher {
             .set("queue.buffering.max.kbytes", "32768");
         let max_bytes =
             config.get("message.max.bytes").and_then(|bytes| bytes.parse().ok()).unwrap_or(DEFAULT_MAX_BYTES);
-        let producer = log.create(&config, Deliveries::default())?;
+        let producer = HeardProducer::new(log, &config, spec.id())?;
         Ok(Self {
             producer,
+            outstanding: Arc::default(),
             dataset: spec.id().clone(),
             key: spec.key(),
             layout,
             max_bytes,
             last,
+            source: envelope::source_of(spec.id()),
+            id: String::new(),
             key_bytes: Vec::new(),
             value_bytes: Vec::new(),
-            unheard: 0,
+            unchecked: 0,
         })
     }
 
@@ -190,11 +159,13 @@ impl Publisher {
                 self.send(event, name, partition, &mut sent, stop)?;
             }
         } else {
-            let partition = self.partition_of(event)?;
-            if let Some(left) = self.left_behind(event).filter(|(left, _)| *left != partition) {
-                self.send(&left.1, name, left.0, &mut sent, stop)?;
+            let mut partition = self.partition_of(event)?;
+            if let Some(left) = self.left_behind(event) {
+                if left.0 != partition {
+                    self.send(&left.1, name, left.0, &mut sent, stop)?;
+                }
+                partition = self.partition_of(event)?;
             }
-            self.partition_of(event)?;
             self.send(event, name, partition, &mut sent, stop)?;
         }
         Ok(sent)
@@ -249,16 +220,19 @@ impl Publisher {
             let (dataset, position, limit) = (self.dataset.clone(), event.position, self.max_bytes);
             return Err(LogError::TooLarge { dataset, position, size, limit });
         }
-        let add =
-            |headers: OwnedHeaders, (key, value): (&str, String)| headers.insert(Header { key, value: Some(&value) });
-        let headers = match name {
-            Some(EventName { source, id }) => {
-                envelope::attributes_of(source.to_owned(), id.to_owned(), event).fold(OwnedHeaders::new(), add)
-            }
-            None => envelope::attributes(&self.dataset, event).fold(OwnedHeaders::new(), add),
-        };
-        let mut record =
-            BaseRecord::to(&self.layout.topic.name).partition(partition).payload(&self.value_bytes).headers(headers);
+        let name = name.unwrap_or_else(|| {
+            envelope::write_id(event.position, &mut self.id);
+            EventName { source: &self.source, id: &self.id }
+        });
+        let mut headers = Some(OwnedHeaders::new_with_capacity(envelope::ATTRIBUTES));
+        envelope::attributes(name.source, name.id, event, &mut |key, value| {
+            headers = headers.take().map(|headers| headers.insert(Header { key, value: Some(value) }));
+        });
+        self.outstanding.add();
+        let mut record = BaseRecord::with_opaque_to(&self.layout.topic.name, self.outstanding.clone())
+            .partition(partition)
+            .payload(&self.value_bytes);
+        record.headers = headers;
         if !self.key_bytes.is_empty() {
             record = record.key(&self.key_bytes);
         }
@@ -267,7 +241,7 @@ impl Publisher {
                 Ok(()) => break,
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     record = back;
-                    self.producer.poll(SHORT_WAIT);
+                    self.producer.settle(SHORT_WAIT);
                     self.check()?;
                     if stop() {
                         return Err(LogError::Stopped);
@@ -280,13 +254,24 @@ impl Publisher {
             *last = Some(event.position);
         }
         sent.records += 1;
-        self.unheard += 1;
-        if self.unheard < HEAR_EVERY {
+        self.unchecked += 1;
+        if self.unchecked < CHECK_EVERY {
             return Ok(());
         }
-        self.unheard = 0;
-        self.producer.poll(Duration::ZERO);
+        self.unchecked = 0;
         self.check()
+    }
+
+    /// A receipt for the records that are published from now on, until the next receipt is asked for.
+    pub fn receipt(&mut self) -> Receipt {
+        self.outstanding = Arc::default();
+        Receipt(self.outstanding.clone())
+    }
+
+    /// Waits until everything that was published is acknowledged, but no longer than a time. Meanwhile no record waits
+    /// for others to be sent with.
+    pub fn settle(&self, time: Duration) {
+        self.producer.settle(time);
     }
 
     /// Waits until everything that was published is acknowledged.
@@ -294,11 +279,7 @@ impl Publisher {
     /// # Errors
     /// Where something was refused, or it was stopped.
     pub fn flush(&self, stop: &dyn Fn() -> bool) -> Result<(), LogError> {
-        while self.producer.in_flight_count() > 0 {
-            // What lingers for others to be sent with is sent now. That not all is done in time is no error; and
-            // where all is, it is still to be heard what became of it.
-            let _ = self.producer.flush(SHORT_WAIT);
-            self.producer.poll(Duration::ZERO);
+        while !self.producer.settle(WAIT) {
             self.check()?;
             if stop() {
                 return Err(LogError::Stopped);
@@ -307,28 +288,17 @@ impl Publisher {
         self.check()
     }
 
-    /// Lets the producer do its work for a while when there is nothing to publish.
+    /// How many records the log has acknowledged.
+    pub fn acknowledged(&self) -> u64 {
+        self.producer.acknowledged()
+    }
+
+    /// Whether all goes well with what was published.
     ///
     /// # Errors
     /// Where something was refused.
-    pub fn idle(&self, time: Duration) -> Result<(), LogError> {
-        self.producer.poll(time);
-        self.check()
-    }
-
-    /// How many records the log has acknowledged.
-    pub fn acknowledged(&self) -> u64 {
-        self.producer.context().acknowledged.load(Ordering::Relaxed)
-    }
-
-    fn check(&self) -> Result<(), LogError> {
-        let failure = self.producer.context().failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match failure
-            .or_else(|| self.producer.client().fatal_error().map(|(code, _)| KafkaError::MessageProduction(code)))
-        {
-            Some(source) => Err(self.failed(source)),
-            None => Ok(()),
-        }
+    pub fn check(&self) -> Result<(), LogError> {
+        self.producer.failure().map_or(Ok(()), |source| Err(self.failed(source)))
     }
 
     fn failed(&self, source: KafkaError) -> LogError {

@@ -1,24 +1,47 @@
 //! The names of the last events, so that one that comes again is known.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use ruam_log::EventName;
 use xxhash_rust::xxh3::Xxh3;
 
-/// The names of the last so many events, each as a hash of 128 bits: that two are the same by chance, or that an
-/// agency makes them so, is its own loss only.
+/// The names of the last so many events at least, and of twice as many at most, each as a hash of 128 bits: that two
+/// are the same by chance, or that an agency makes them so, is its own loss only.
 #[derive(Debug)]
 pub(super) struct Window {
     most: usize,
-    known: HashSet<u128>,
-    /// In the order in which they came.
-    order: VecDeque<u128>,
+    /// The newest, and as many of those before them as there may be.
+    known: Names,
+    before: Names,
+}
+
+type Names = HashSet<u128, BuildHasherDefault<Own>>;
+
+/// What is a hash already needs none.
+#[derive(Debug, Default)]
+struct Own(u64);
+
+impl Hasher for Own {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u128(&mut self, hash: u128) {
+        self.0 = hash as u64;
+    }
 }
 
 impl Window {
     /// A window of so many events.
     pub(super) fn new(most: usize) -> Self {
-        Self { most, known: HashSet::new(), order: VecDeque::new() }
+        Self { most, known: Names::default(), before: Names::default() }
     }
 
     /// What stands for a name.
@@ -33,20 +56,16 @@ impl Window {
 
     /// Whether a name is one of the last.
     pub(super) fn has(&self, key: u128) -> bool {
-        self.known.contains(&key)
+        self.known.contains(&key) || self.before.contains(&key)
     }
 
-    /// Adds a name, if it is new. Where there are too many, the oldest goes.
+    /// Adds a name. Where there are too many, the oldest go.
     pub(super) fn insert(&mut self, key: u128) {
-        if !self.known.insert(key) {
-            return;
+        if self.known.len() >= self.most {
+            std::mem::swap(&mut self.known, &mut self.before);
+            self.known.clear();
         }
-        self.order.push_back(key);
-        if self.order.len() > self.most
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
+        self.known.insert(key);
     }
 }
 
@@ -57,9 +76,9 @@ mod tests {
     #[test]
     fn the_last_are_known_and_older_ones_forgotten() {
         let mut window = Window::new(2);
-        [1, 2, 1, 3].into_iter().for_each(|key| window.insert(key));
-        assert_eq!([1, 2, 3].map(|key| window.has(key)), [false, true, true]);
-        assert_eq!((window.known.len(), window.order.len()), (2, 2));
+        [1, 2, 1, 3, 4, 5].into_iter().for_each(|key| window.insert(key));
+        assert_eq!([1, 2, 3, 4, 5].map(|key| window.has(key)), [false, false, true, true, true]);
+        assert_eq!((window.known.len(), window.before.len()), (1, 2));
     }
 
     #[test]

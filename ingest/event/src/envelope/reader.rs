@@ -145,6 +145,17 @@ pub fn decode_row(bytes: &[u8], schemas: &mut Schemas, sink: &mut impl RowSink) 
     Reader::new(&bytes[payload..], schemas)?.read_row(sink)
 }
 
+/// Reads a JSON object of columns that is nothing else: no wrapping, and nothing behind it.
+///
+/// # Errors
+/// Where the bytes are not such an object; the sink's row is void then.
+pub fn decode_plain_row(bytes: &[u8], sink: &mut impl RowSink) -> Result<(), DecodeError> {
+    let mut schemas = Schemas::default();
+    let mut reader = Reader::new(bytes, &mut schemas)?;
+    reader.read_row(sink)?;
+    Ok(reader.json.finish()?)
+}
+
 /// Reads the value of a record that is a row and nothing else: a new one, or another in the place of the one of its
 /// key.
 ///

@@ -1,0 +1,150 @@
+//! What became of records that were handed to the producer.
+//!
+//! What passes through: librdkafka's reports, which a thread of its own hears as soon as there are any. It sleeps
+//! until librdkafka wakes it: rdkafka's own `poll` waits its whole time out, the last millisecond of it awake.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext};
+use ruam_event::DatasetId;
+
+use crate::error::LogError;
+use crate::native::{self, Events};
+use crate::topics::{Log, log_line};
+
+/// How long the thread sleeps at most, should it not be woken.
+const SLEEP: Duration = Duration::from_secs(1);
+
+/// Hears what became of each record.
+#[derive(Debug, Default)]
+pub(crate) struct Deliveries {
+    acknowledged: AtomicU64,
+    failure: Mutex<Option<KafkaError>>,
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log_line(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::AllBrokersDown)) {
+            tracing::warn!("no broker can be reached; publishing goes on when one can");
+        } else {
+            tracing::debug!(%error, reason, "librdkafka");
+        }
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = Arc<Outstanding>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, outstanding: Arc<Outstanding>) {
+        match result {
+            Ok(_) => {
+                self.acknowledged.fetch_add(1, Ordering::Relaxed);
+                outstanding.0.fetch_sub(1, Ordering::Release);
+            }
+            Err((error, _)) => {
+                let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+                failure.get_or_insert_with(|| error.clone());
+            }
+        }
+    }
+}
+
+/// How many of some records have not been acknowledged. A record that was refused never is.
+#[derive(Debug, Default)]
+pub(crate) struct Outstanding(AtomicU64);
+
+impl Outstanding {
+    /// One more is on its way.
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Tells whether the records are in the log that were published after it was asked for, and before the next was.
+#[derive(Clone, Debug)]
+pub struct Receipt(pub(crate) Arc<Outstanding>);
+
+impl Receipt {
+    /// Whether they are, all of them.
+    pub fn is_stored(&self) -> bool {
+        self.0.0.load(Ordering::Acquire) == 0
+    }
+}
+
+/// A producer whose reports are heard.
+pub(crate) struct HeardProducer {
+    producer: Arc<BaseProducer<Deliveries>>,
+    stop: Arc<AtomicBool>,
+    hearing: Option<JoinHandle<()>>,
+}
+
+impl HeardProducer {
+    /// # Errors
+    /// Where the settings are not the client's, or there can be no more threads.
+    pub(crate) fn new(log: &Log, config: &ClientConfig, dataset: &DatasetId) -> Result<Self, LogError> {
+        let producer: Arc<BaseProducer<Deliveries>> = Arc::new(log.create(config, Deliveries::default())?);
+        let stop = Arc::new(AtomicBool::new(false));
+        let hear = {
+            let (producer, stop) = (producer.clone(), stop.clone());
+            move || {
+                let events = Events::waking(producer.client(), thread::current());
+                while !stop.load(Ordering::Acquire) {
+                    while events.are_there() {
+                        producer.poll(Duration::ZERO);
+                    }
+                    thread::park_timeout(SLEEP);
+                }
+            }
+        };
+        let hearing = thread::Builder::new().name(format!("hear {dataset}")).spawn(hear);
+        let hearing = hearing.map_err(|source| LogError::Thread { dataset: dataset.clone(), source })?;
+        Ok(Self { producer, stop, hearing: Some(hearing) })
+    }
+
+    /// Waits until what became of every record has been heard, but no longer than a time; whether it has. Meanwhile
+    /// no record waits for others to be sent with.
+    pub(crate) fn settle(&self, time: Duration) -> bool {
+        native::flush(self.producer.client(), time)
+    }
+
+    /// How many records the log has acknowledged.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.producer.context().acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// What went wrong, if anything did; nothing more is sent then.
+    pub(crate) fn failure(&self) -> Option<KafkaError> {
+        let failure = self.producer.context().failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        failure.or_else(|| self.producer.client().fatal_error().map(|(code, _)| KafkaError::MessageProduction(code)))
+    }
+}
+
+impl std::ops::Deref for HeardProducer {
+    type Target = BaseProducer<Deliveries>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.producer
+    }
+}
+
+impl Drop for HeardProducer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(hearing) = self.hearing.take() {
+            hearing.thread().unpark();
+            // It only hears; a panic of its own has been told already.
+            let _ = hearing.join();
+        }
+    }
+}
