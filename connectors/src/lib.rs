@@ -61,6 +61,11 @@ pub fn is_sent(spec: &DatasetSpec) -> bool {
 /// # Errors
 /// Where the kind or its options are not known, with the place in the file.
 pub fn open(spec: &DatasetSpec, surroundings: &Surroundings) -> Result<Option<Box<dyn Source>>, SpecError> {
+    if let Some(place) = spec.signatures_span().filter(|_| !is_sent(spec)) {
+        let problem = "only what an agency sends to the gateway is signed";
+        let remedy = "Remove the line, or write source = { kind = \"gateway\" }";
+        return Err(spec.error_at(place, "signatures", problem, remedy));
+    }
     let Some(declared) = &spec.source else { return Ok(None) };
     let kind = declared.kind.get_ref().as_str();
     if kind == SENT {
@@ -98,14 +103,14 @@ pub fn check_connection(spec: &DatasetSpec, connections: &BTreeMap<String, Conne
     let wrong = |problem: String, remedy: String| {
         Err(spec.error_at(declared.with.span(), "source.with.connection", problem, remedy))
     };
-    match connections.get(name).map(|connection| connection.check(name)) {
-        Some(Ok(())) => Ok(()),
-        Some(Err(SourceError::Refused { problem, remedy, .. })) => wrong(problem, remedy),
-        Some(Err(error)) => wrong(error.to_string(), "Correct it".to_owned()),
-        None => wrong(
-            format!("ruam.toml has no connection `{name}`"),
-            format!("Add [connections.{name}] with url = \"postgres://…\" to it"),
-        ),
+    let checked = match connections.get(name) {
+        Some(connection) => connection.check(name),
+        None => Err(postgres::missing(name)),
+    };
+    match checked {
+        Ok(()) => Ok(()),
+        Err(SourceError::Refused { problem, remedy, .. }) => wrong(problem, remedy),
+        Err(error) => wrong(error.to_string(), "Correct it".to_owned()),
     }
 }
 

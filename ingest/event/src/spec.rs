@@ -70,6 +70,8 @@ pub struct DatasetSpec {
     topic: TopicSpec,
     /// What brings its events into the log; nothing where somebody else fills the topic.
     pub source: Option<SourceSpec>,
+    /// Whether its agency signs its events.
+    signatures: Option<Spanned<Signatures>>,
     /// Its columns, in the order in which tables show them.
     pub columns: Vec<ColumnSpec>,
     /// What is published from it.
@@ -163,20 +165,43 @@ struct TopicSpec {
     name: Option<String>,
     partitions: Option<Spanned<i32>>,
     format: Option<Spanned<TopicFormat>>,
+    encoding: Option<Spanned<TopicEncoding>>,
+}
+
+/// How the records of a topic are written.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum TopicEncoding {
+    /// As JSON.
+    #[default]
+    Json,
+    /// In Avro, each with the id of its schema before it, as Confluent's serializers do; the schemas are in the
+    /// registry of `ruam.toml`. A key may be in JSON all the same.
+    Avro,
 }
 
 /// What the records of a topic are.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum TopicFormat {
-    /// Debezium's envelopes in JSON, with or without their schema. This is what Ruam writes, too.
+    /// Debezium's envelopes, in JSON with or without their schema. This is what Ruam writes, too.
     #[default]
     Envelope,
-    /// JSON objects that are rows: each a new one, or another in the place of the one of its key. A record without
+    /// JSON objects, or records of Avro, that are rows: each a new one, or another in the place of the one of its key. A record without
     /// a value deletes the row of its key.
     Rows,
     /// CloudEvents in structured mode, each with a row in it.
     CloudEvents,
+}
+
+/// Whether an agency signs the events of a dataset. Signatures are checked and kept with the rows.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Signatures {
+    /// It may.
+    Optional,
+    /// It has to: an event without a signature is refused.
+    Required,
 }
 
 /// What brings a dataset's events into the log.
@@ -314,6 +339,31 @@ impl DatasetSpec {
     /// What the records of its topic are.
     pub fn topic_format(&self) -> TopicFormat {
         self.topic.format.as_ref().map(|format| *format.get_ref()).unwrap_or_default()
+    }
+
+    /// Whether its agency signs its events; none where it does not.
+    pub fn signatures(&self) -> Option<Signatures> {
+        self.signatures.as_ref().map(|signatures| *signatures.get_ref())
+    }
+
+    /// Where its file says that, for errors.
+    pub fn signatures_span(&self) -> Option<Range<usize>> {
+        self.signatures.as_ref().map(Spanned::span)
+    }
+
+    /// How the records of its topic are written.
+    pub fn topic_encoding(&self) -> TopicEncoding {
+        self.topic.encoding.as_ref().map(|encoding| *encoding.get_ref()).unwrap_or_default()
+    }
+
+    /// That its records are in Avro, and the registry with their schemas is not known.
+    pub fn without_registry(&self) -> SpecError {
+        self.error_at(
+            self.topic.encoding.as_ref().map_or(0..0, Spanned::span),
+            "topic.encoding",
+            "the schemas of records in Avro are in a registry, and ruam.toml has no [registry]",
+            "Add [registry] with its `url` there",
+        )
     }
 
     /// Into how many partitions its topic is created.
@@ -474,6 +524,20 @@ impl DatasetSpec {
                 "the topic of a dataset with a source has the envelopes that ruam writes",
                 "Remove `format`, or `source` where somebody else fills the topic",
             ));
+        }
+        if let Some(encoding) = &self.topic.encoding
+            && *encoding.get_ref() == TopicEncoding::Avro
+        {
+            let wrong = |problem: &str, remedy: &str| Err(self.error_at(encoding.span(), "topic.encoding", problem, remedy));
+            if self.source.is_some() {
+                return wrong(
+                    "the topic of a dataset with a source is in JSON, as ruam writes it",
+                    "Remove `encoding`, or `source` where somebody else fills the topic",
+                );
+            }
+            if self.topic_format() == TopicFormat::CloudEvents {
+                return wrong("CloudEvents in structured mode are in JSON", "Remove `encoding`");
+            }
         }
         match &self.topic.partitions {
             Some(partitions) if !(1..=1000).contains(partitions.get_ref()) => Err(self.error_at(

@@ -92,13 +92,37 @@ pub enum SignOnError {
         /// The user.
         name: String,
     },
-    /// There is no such user or token.
+    /// There is no such user, token or key.
     #[error("there is no {what} `{name}`. `ruam {what} list` shows those that there are")]
     Unknown {
-        /// `user` or `token`.
+        /// `user`, `token` or `agency signer`.
         what: &'static str,
         /// What was asked for.
         name: String,
+    },
+    /// A text is no public key that signatures could be checked with.
+    #[error(
+        "this cannot be the key of an agency: {problem}. Give the public half of a key of Ed25519 or P-256, as JWK or PEM: `openssl pkey -in private.pem -pubout`"
+    )]
+    PublicKey {
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A key is known already.
+    #[error(
+        "the key is {state} already, for `{agency}`. Make another: nobody shares one, and what is revoked stays so"
+    )]
+    KnownKey {
+        /// Whose it is.
+        agency: String,
+        /// `registered` or `revoked`.
+        state: &'static str,
+    },
+    /// A signature does not count.
+    #[error("the signature does not count: {problem}. /openapi.json says what is signed, and how")]
+    Signature {
+        /// What is wrong.
+        problem: &'static str,
     },
     /// The operating system gives no random bytes.
     #[error("the operating system gives no random bytes, and nothing is secret without them. Start ruam elsewhere")]

@@ -12,12 +12,19 @@ use crate::deployment::Place;
 use crate::gateway;
 use crate::specs::Datasets;
 
+mod signer;
+
+use signer::Signer;
+
 /// Say which agencies may send their events to the gateway.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Agency {
     /// The keys by which an agency's systems sign in
     #[command(subcommand)]
     Key(Key),
+    /// The keys that an agency signs its events with
+    #[command(subcommand)]
+    Signer(Signer),
 }
 
 /// The keys by which an agency's systems sign in at the gateway.
@@ -55,11 +62,19 @@ pub(crate) struct New {
 
 impl Agency {
     pub(crate) fn run(self, place: &Place) -> Result<ExitCode> {
+        match self {
+            Self::Key(key) => key.run(place),
+            Self::Signer(signer) => signer.run(place),
+        }
+    }
+}
+
+impl Key {
+    fn run(self, place: &Place) -> Result<ExitCode> {
         let settings = place.settings()?;
         let tokens = Tokens::open(&DataDir::open(&settings.data_dir)?.access());
-        let Self::Key(key) = self;
-        match key {
-            Key::New(new) => {
+        match self {
+            Self::New(new) => {
                 let datasets = Datasets::load(settings.specs.as_deref(), settings.limits.max_record_bytes)?;
                 let scope: Scope = format!("events:{}", new.agency).parse()?;
                 // Alone on the output, so that it can be handed on without being seen.
@@ -75,7 +90,7 @@ impl Agency {
                     console::note("Keys count once ruam.toml says so: [sign_on] tokens = true");
                 }
             }
-            Key::List { agency } => {
+            Self::List { agency } => {
                 let keys = tokens.list()?.into_iter().filter_map(|(id, token)| {
                     let agencies: Vec<_> = agencies(&token).map(ToOwned::to_owned).collect();
                     let is_meant =
@@ -84,7 +99,7 @@ impl Agency {
                 });
                 say(console::table(&["key", "agency", "name", "until (UTC)", "state"], keys.collect(), &[]))?;
             }
-            Key::Revoke { id } => {
+            Self::Revoke { id } => {
                 let is_key =
                     tokens.list()?.iter().any(|(known, token)| *known == id && agencies(token).next().is_some());
                 if !is_key {
