@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use arrow::array::{Array, RecordBatch};
 use arrow::util::display::array_value_to_string;
 use ruam_event::change::Op;
+use ruam_event::envelope::avro::AvroSchemas;
 use ruam_event::record::Record;
 use ruam_event::{ChangeEvent, DatasetSpec, Mode, Partition, Records, Topic, TopicId, envelope};
 use ruam_transform::Transform;
@@ -76,7 +77,7 @@ impl Model {
         let mut model = Self { events: events.len(), ..Self::default() };
         let mut by_key: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
         for event in events {
-            let normalised = transform.apply(&record_of(spec, event)?)?;
+            let normalised = transform.apply(&record_of(spec, event)?, &AvroSchemas::default())?;
             model.rejects.extend(tables::lines(&[normalised.rejects])?);
             let [op] = normalised.ops[..] else { continue };
             let lines = tables::lines(std::slice::from_ref(&normalised.rows))?;
