@@ -11,8 +11,8 @@
 //! ```
 //!
 //! An event's position is where its transaction's commit stands in the server's log (LSN), and its place within
-//! that. The rows of a part have the position of the mark that was written after they were read. What the stream
-//! tells between the reading and the mark is newer than the part, whose row is left out; so both fit together
+//! that. The rows of a part have the position of the mark that was written behind the moment that they are of. What the
+//! stream tells until the mark may be newer than the part, whose row is left out; so both fit together
 //! without a lock and without one long transaction, the stream flows all the while, and the server can let go
 //! of its log. (The method is that of Andreakis and Papapanagiotou, DBLog, 2019, with the moment's own
 //! `pg_current_snapshot` in the place of the first mark.) An update that leaves a large value unchanged needs the
@@ -44,11 +44,14 @@ mod memory;
 mod pgoutput;
 mod reading;
 mod session;
+mod snapshot;
+mod start;
 mod table;
 mod values;
 mod visibility;
 
 pub use connection::Connection;
+pub(crate) use connection::missing;
 
 use following::Following;
 use table::Target;

@@ -110,6 +110,15 @@ impl Connection {
     }
 }
 
+/// That a dataset names a connection which there is not.
+pub(crate) fn missing(name: &str) -> SourceError {
+    SourceError::Refused {
+        what: format!("connection `{name}`"),
+        problem: format!("ruam.toml has no connection `{name}`"),
+        remedy: format!("Add [connections.{name}] with url = \"postgres://…\" to it"),
+    }
+}
+
 impl Server {
     /// What people call it.
     pub(super) fn what(&self) -> String {

@@ -7,13 +7,46 @@
 
 use std::borrow::Cow;
 
-/// The values of a line without its end; none is null. Borrowed where nothing is escaped.
-pub(super) fn values(line: &str) -> impl Iterator<Item = Option<Cow<'_, str>>> {
-    line.split('\t').map(|field| match field {
-        "\\N" => None,
-        field if field.contains('\\') => Some(Cow::Owned(unescaped(field))),
-        field => Some(Cow::Borrowed(field)),
-    })
+use memchr::memchr2;
+
+use super::pgoutput::Datum;
+
+/// A value, or null. Borrowed where nothing is escaped.
+pub(super) type Copied<'a> = Option<Cow<'a, str>>;
+
+/// The values of a line without its end.
+pub(super) fn values(line: &str) -> Values<'_> {
+    Values { rest: Some(line) }
+}
+
+/// The value at a place of a row.
+pub(super) fn at<'a>(values: &'a [Copied<'a>], place: usize) -> Datum<'a> {
+    values.get(place).and_then(Option::as_deref).map_or(Datum::Null, Datum::Text)
+}
+
+/// What [`values`] gives.
+pub(super) struct Values<'a> {
+    rest: Option<&'a str>,
+}
+
+impl<'a> Iterator for Values<'a> {
+    type Item = Copied<'a>;
+
+    fn next(&mut self) -> Option<Copied<'a>> {
+        let rest = self.rest.take()?;
+        match memchr2(b'\t', b'\\', rest.as_bytes()) {
+            None => Some(Some(Cow::Borrowed(rest))),
+            Some(end) if rest.as_bytes()[end] == b'\t' => {
+                self.rest = Some(&rest[end + 1..]);
+                Some(Some(Cow::Borrowed(&rest[..end])))
+            }
+            Some(_) => {
+                let (field, rest) = rest.split_once('\t').map_or((rest, None), |(field, rest)| (field, Some(rest)));
+                self.rest = rest;
+                Some((field != "\\N").then(|| Cow::Owned(unescaped(field))))
+            }
+        }
+    }
 }
 
 fn unescaped(field: &str) -> String {

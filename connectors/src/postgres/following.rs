@@ -6,27 +6,25 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use pgwire_replication::{Lsn, ReplicationClient, ReplicationEvent};
-use ruam_event::{Change, ChangeEvent, Mode, OldRow, Position, Row};
+use ruam_event::{Change, ChangeEvent, OldRow, Position};
 
-use super::Setup;
-use super::chunk::{About, Chunk, FIRST_ROWS, Rows};
-use super::connection::Server;
+use super::chunk::Chunk;
 use super::layout::{Layout, Wanted};
-use super::memory::{Memory, Progress, SnapshotProgress};
-use super::pgoutput::{self, Datum, Message, Old};
+use super::memory::{Memory, Progress};
+use super::pgoutput::{self, Datum, Message, Old, at};
 use super::reading::{BeingRead, Reading};
 use super::session::Session;
-use super::table::{Column, Slot, Table};
+use super::snapshot::Snapshot;
+use super::start::{self, Start};
+use super::table::{Column, Table};
 use super::values::Kind;
-use super::visibility;
+use super::{Setup, visibility};
 use crate::source::{Feed, SourceError};
 
 /// How long one call waits for changes.
 const WAIT: Duration = Duration::from_millis(200);
 /// How many messages are read at a time at most, be they about this table or not.
 const MESSAGES: usize = 20_000;
-/// How many parts of the snapshot may wait for being released.
-const WAITING_CHUNKS: usize = 16;
 /// How often it is looked whether the table and the slot are in order, and how often a quiet slot moves on.
 const EXAMINE_EVERY: Duration = Duration::from_secs(60);
 const MOVE_ON_EVERY: Duration = Duration::from_secs(10);
@@ -45,15 +43,6 @@ struct Transaction {
     events: u32,
 }
 
-/// A part of the snapshot whose rows have all been told, and the last event before its end.
-struct Told {
-    number: u64,
-    end: Option<Position>,
-    opened_at: u64,
-    last_key: Option<Vec<String>>,
-    is_last: bool,
-}
-
 /// A table that is being followed.
 pub(super) struct Following {
     setup: Setup,
@@ -63,10 +52,11 @@ pub(super) struct Following {
     wanted: Wanted,
     memory: Memory,
     progress: Progress,
+    snapshot: Snapshot,
     /// Everything up to here is in the log.
     after: Option<Position>,
     /// How the stream's rows look; none before it has said so.
-    layout: Option<Layout>,
+    layout: Option<Arc<Layout>>,
     transaction: Option<Transaction>,
     /// Where the last transaction's commit stands that was read to its end.
     read: u64,
@@ -77,21 +67,6 @@ pub(super) struct Following {
     made: Option<Position>,
     given: Option<Position>,
     released: Option<Position>,
-    /// The part of the snapshot that waits for its mark.
-    chunk: Option<Chunk>,
-    /// The part behind it.
-    being_read: Option<BeingRead>,
-    /// The part whose rows are being told.
-    rows: Option<Rows>,
-    told: VecDeque<Told>,
-    /// How many rows the next part is to have, its number, and the key that it follows.
-    next_rows: u64,
-    next_number: u64,
-    next_after: Option<Vec<String>>,
-    /// Whether all parts have been read.
-    is_read: bool,
-    /// The transactions that the stream has brought and that no part's moment has seen yet.
-    unseen: Vec<u32>,
     examined: Instant,
     moved_on: Instant,
 }
@@ -99,71 +74,25 @@ pub(super) struct Following {
 impl Following {
     /// Begins with what follows a position.
     pub(super) async fn begin(setup: &Setup, after: Option<Position>) -> Result<Self, SourceError> {
-        let settings = setup.settings.as_ref().ok_or_else(|| SourceError::Refused {
-            what: setup.spec.id().to_string(),
-            problem: format!("there is no connection `{}`", setup.connection),
-            remedy: format!("Add [connections.{}] with url = \"postgres://…\" to ruam.toml", setup.connection),
-        })?;
-        let server = settings.server(&setup.connection)?;
-        let session = Session::open(server, setup.target.clone()).await?;
-        let (server, table) = (&session.server, session.examine(&setup.spec).await?);
-        let memory = Memory::open(setup.folder.clone())?;
-        let start_over = start_over(&memory);
-        let mut remembered = memory.progress()?;
-        if after.is_none() && remembered.as_ref().is_some_and(|progress| progress.released > 0) {
-            // The log has lost what it held: the table is read again.
-            tracing::warn!(dataset = %setup.spec.id(), "the log holds nothing of the table that was read before; reading it again");
-            memory.clear()?;
-            remembered = None;
-        }
-        let slot = session.slot(remembered.is_none(), &start_over).await?;
-        let (stream, system) = server.stream(&setup.target.slot).await?;
-        let progress = match remembered {
-            Some(progress) => check(server, setup, progress, &system, &table, &slot, &start_over)?,
-            None => {
-                if after.is_some_and(|after| slot.is_new && after.major > slot.confirmed) {
-                    return Err(server.refused(
-                        "what is in the log has come from another server, whose log was further",
-                        format!(
-                            "Name that server in its connection, or give the dataset another topic in {}",
-                            setup.spec.path()
-                        ),
-                    ));
-                }
-                memory.clear()?;
-                let snapshot =
-                    SnapshotProgress::new(after.is_some() && setup.spec.mode == Mode::Upsert, !setup.reads_snapshot);
-                let progress = Progress { system, table: table.oid, released: 0, snapshot };
-                memory.keep(&progress)?;
-                progress
-            }
-        };
+        let Start { session, stream, confirmed, table, memory, progress } = Start::after(setup, after).await?;
         let mut following = Self {
             setup: setup.clone(),
             session: Arc::new(session),
             stream,
             wanted: Wanted::of(&setup.spec),
             table,
-            next_number: progress.snapshot.next,
-            next_after: progress.snapshot.after.clone(),
-            is_read: progress.snapshot.is_done,
             memory,
+            snapshot: Snapshot::new(&progress.snapshot),
             progress,
             after,
             layout: None,
             transaction: None,
-            read: slot.confirmed,
+            read: confirmed,
             sent: 0,
             ready: VecDeque::new(),
             made: None,
             given: None,
             released: None,
-            chunk: None,
-            being_read: None,
-            rows: None,
-            told: VecDeque::new(),
-            next_rows: FIRST_ROWS,
-            unseen: Vec::new(),
             examined: Instant::now(),
             moved_on: Instant::now(),
         };
@@ -173,47 +102,42 @@ impl Following {
 
     /// Goes on with the parts that were read and not released.
     async fn go_on(&mut self) -> Result<(), SourceError> {
-        let first = self.next_number;
-        self.chunk = self.load(first)?;
-        let mut last = first;
-        while self.memory.about::<About>(last)?.is_some() {
-            last += 1;
+        let mut next = self.snapshot.read.next;
+        if let Some(chunk) = self.load()? {
+            self.snapshot.wait(chunk);
         }
+        let mut last = None;
+        while let Some(about) = self.memory.about(next)? {
+            next = about.number + 1;
+            last = Some(about);
+        }
+        // One may have been on the disk before the part that it follows. That is read anew, and may end elsewhere.
+        self.memory.forget(next + 1)?;
         // Whether the mark of the last one was written, nobody knows. The first that comes is the one that counts.
-        if last > first {
-            self.session.mark(&self.mark_of(last - 1)).await?;
+        match last {
+            Some(last) => self.session.mark(&last.mark).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    fn load(&mut self, number: u64) -> Result<Option<Chunk>, SourceError> {
-        let chunk = Chunk::load(&self.memory, number, &self.table.key, &self.wanted)?;
-        if let Some(chunk) = &chunk {
-            self.note(chunk);
-        }
-        Ok(chunk)
-    }
-
-    /// Takes note of what follows a part.
-    fn note(&mut self, chunk: &Chunk) {
-        self.next_number = chunk.about.number + 1;
-        self.next_after = chunk.about.last_key.clone().or(self.next_after.take());
-        self.next_rows = chunk.about.next_rows();
-        self.is_read = chunk.about.is_last;
+    /// The next part, if it was read before.
+    fn load(&self) -> Result<Option<Chunk>, SourceError> {
+        Chunk::load(&self.memory, self.snapshot.read.next, &self.table.key, &self.wanted)
     }
 
     pub(super) async fn next(&mut self, limit: usize) -> Result<Feed, SourceError> {
         // Not within the transaction that a part is read in.
-        if self.examined.elapsed() > EXAMINE_EVERY && self.being_read.is_none() {
+        if self.examined.elapsed() > EXAMINE_EVERY && self.snapshot.being_read.is_none() {
             self.examined = Instant::now();
             self.examine().await?;
         }
         if self.ready.is_empty() {
-            if self.rows.is_some() {
+            if self.snapshot.is_telling() {
                 self.tell(limit)?;
             } else {
                 if self.wants_chunk() {
-                    self.chunk = Some(self.next_chunk().await?);
+                    let chunk = self.next_chunk().await?;
+                    self.snapshot.wait(chunk);
                 }
                 self.receive(limit).await?;
             }
@@ -222,7 +146,8 @@ impl Following {
             self.move_on()?;
             return Ok(Feed::Idle);
         }
-        let events: Vec<_> = self.ready.drain(..limit.min(self.ready.len())).collect();
+        let behind = self.ready.split_off(limit.min(self.ready.len()));
+        let events = Vec::from(std::mem::replace(&mut self.ready, behind));
         self.given = events.last().map(|event| event.position);
         Ok(Feed::Events(events))
     }
@@ -230,11 +155,7 @@ impl Following {
     /// Whether it is time for the next part of the snapshot: between two transactions, so that the stream tells of
     /// each either before the part or behind it.
     fn wants_chunk(&self) -> bool {
-        !self.is_read
-            && self.chunk.is_none()
-            && self.rows.is_none()
-            && self.transaction.is_none()
-            && (self.being_read.is_some() || self.told.len() < WAITING_CHUNKS)
+        self.transaction.is_none() && self.snapshot.wants_chunk()
     }
 
     /// Reads what the stream brings; waits a moment where it brings nothing.
@@ -247,7 +168,7 @@ impl Following {
                 Ok(None) => return Err(self.session.server.unreachable("it has ended the stream of changes")),
                 Err(error) => return Err(self.session.server.unreachable(error.to_string())),
             }
-            if self.ready.len() >= limit || self.rows.is_some() || self.wants_chunk() {
+            if self.ready.len() >= limit || self.snapshot.is_telling() || self.wants_chunk() {
                 return Ok(());
             }
             received = self.stream.recv().now_or_never();
@@ -264,9 +185,7 @@ impl Following {
             ReplicationEvent::Commit { .. } => {
                 if let Some(transaction) = self.transaction.take() {
                     self.read = transaction.lsn;
-                    if !self.is_read || self.chunk.is_some() {
-                        self.unseen.push(transaction.id);
-                    }
+                    self.snapshot.bring(transaction.id);
                 }
             }
             ReplicationEvent::XLogData { data, .. } => {
@@ -277,21 +196,17 @@ impl Following {
                 self.change(message).await?;
             }
             ReplicationEvent::Message { prefix, content, .. } => {
-                let is_mark = prefix == self.setup.target.slot
-                    && self
-                        .chunk
-                        .as_ref()
-                        .is_some_and(|chunk| self.mark_of(chunk.about.number).as_bytes() == &content[..]);
-                if is_mark && let Some(chunk) = self.chunk.take() {
+                if prefix == self.setup.target.slot
+                    && let Some(chunk) = self.snapshot.marked(&content)
+                {
                     if chunk.about.truncates {
                         self.make(None, Change::Truncate);
                     }
                     // The stream is not read on before both are there: the next one's moment is this one's.
-                    let has_next = !self.is_read && self.told.len() + 1 < WAITING_CHUNKS;
-                    if has_next && self.memory.about::<About>(self.next_number)?.is_none() {
-                        self.being_read = Some(self.begin_to_read());
+                    if self.snapshot.has_next() && self.memory.about(self.snapshot.read.next)?.is_none() {
+                        self.snapshot.being_read = Some(self.begin_to_read());
                     }
-                    self.rows = Some(chunk.rows()?);
+                    self.snapshot.tell(chunk.rows().await?);
                 }
             }
             ReplicationEvent::KeepAlive { wal_end, .. } if self.transaction.is_none() => {
@@ -318,32 +233,36 @@ impl Following {
                 let Some(layout) = Layout::new(&columns, &self.table.key, &self.wanted) else {
                     return Err(self.session.server.refused(
                         format!("{} has lost a column of its key", self.setup.target.quoted()),
-                        format!("Correct `key` in {}, then {}", self.setup.spec.path(), start_over(&self.memory)),
+                        format!("Correct `key` in {}, then {}", self.setup.spec.path(), self.memory.start_over()),
                     ));
                 };
-                self.layout = Some(layout);
+                self.layout = Some(Arc::new(layout));
             }
             Message::Insert { relation, new } if relation == self.table.oid => {
-                let Some(layout) = self.layout.take() else { return Err(self.no_layout()) };
-                let of = |place: usize| new.get(place).copied().unwrap_or(Datum::Null);
-                self.tell_chunk(&layout.key_bytes(of));
+                let (layout, of) = (self.layout()?, |place| at(&new, place));
+                self.tell_chunk(layout.key_bytes(of))?;
                 self.make(self.time(), Change::Insert(layout.row(of)));
-                self.layout = Some(layout);
             }
             Message::Update { relation, old, new } if relation == self.table.oid => {
-                let Some(layout) = self.layout.take() else { return Err(self.no_layout()) };
-                let of = |place: usize| new.get(place).copied().unwrap_or(Datum::Null);
+                let (layout, of) = (self.layout()?, |place| at(&new, place));
                 let (key, is_partial) = (layout.key_bytes(of), new.contains(&Datum::Unchanged));
                 let (old_key, old_row) = match &old {
                     None => (None, OldRow::None),
-                    Some(old) => old_row(&layout, old),
+                    Some(old) => {
+                        let (key, row) = old_row(&layout, old);
+                        (Some(key), row)
+                    }
                 };
+                let is_moved = old_key.as_ref().is_some_and(|old| *old != key);
                 let before = old_key.as_ref().unwrap_or(&key);
                 let mut known = HashMap::new();
                 if is_partial {
-                    let row = self.row_of_chunk(before)?;
+                    let row = match self.chunk() {
+                        Some(chunk) => chunk.row_of(before).await?,
+                        None => None,
+                    };
                     // A row of another key, or one that no part has brought yet, is not there to take it from.
-                    if before != &key || (row.is_none() && !self.progress.snapshot.is_done) {
+                    if is_moved || (row.is_none() && !self.progress.snapshot.is_done) {
                         let id = self.transaction.map(|transaction| transaction.id);
                         known = self.session.unchanged(&self.table, &layout, &new, id).await?;
                     }
@@ -351,12 +270,13 @@ impl Following {
                         self.make(None, Change::Snapshot(row));
                     }
                 }
-                self.tell_chunk(before);
-                self.tell_chunk(&key);
+                if let Some(old) = old_key.filter(|_| is_moved) {
+                    self.tell_chunk(old)?;
+                }
+                self.tell_chunk(key)?;
                 // The row is gone by now, and nobody can say what it was in between: it has left its old key.
-                if is_partial && before != &key && known.is_empty() {
+                if is_partial && is_moved && known.is_empty() {
                     self.make(self.time(), Change::Delete(old_row));
-                    self.layout = Some(layout);
                     return Ok(());
                 }
                 let of = |place: usize| match known.get(&place) {
@@ -364,21 +284,14 @@ impl Following {
                     None => of(place),
                 };
                 self.make(self.time(), Change::Update { old: old_row, new: layout.row(of) });
-                self.layout = Some(layout);
             }
             Message::Delete { relation, old } if relation == self.table.oid => {
-                let Some(layout) = self.layout.take() else { return Err(self.no_layout()) };
-                let (key, old_row) = old_row(&layout, &old);
-                if let Some(key) = key {
-                    self.tell_chunk(&key);
-                }
+                let (key, old_row) = old_row(&self.layout()?, &old);
+                self.tell_chunk(key)?;
                 self.make(self.time(), Change::Delete(old_row));
-                self.layout = Some(layout);
             }
             Message::Truncate { relations } if relations.contains(&self.table.oid) => {
-                if self.concerns_chunk()
-                    && let Some(chunk) = &mut self.chunk
-                {
+                if let Some(chunk) = self.chunk() {
                     chunk.tell_all();
                 }
                 self.make(self.time(), Change::Truncate);
@@ -388,11 +301,12 @@ impl Following {
         Ok(())
     }
 
-    fn no_layout(&self) -> SourceError {
-        SourceError::Unreadable {
+    /// How the stream's rows look.
+    fn layout(&self) -> Result<Arc<Layout>, SourceError> {
+        self.layout.clone().ok_or_else(|| SourceError::Unreadable {
             what: self.session.server.what(),
             problem: "a row came before the columns of its table".to_owned(),
-        }
+        })
     }
 
     fn time(&self) -> Option<i64> {
@@ -410,55 +324,29 @@ impl Following {
         }
     }
 
-    /// Whether what the stream tells now has come after the part's moment.
-    fn concerns_chunk(&self) -> bool {
-        let opened_at = self.chunk.as_ref().map_or(u64::MAX, |chunk| chunk.about.opened_at);
-        self.transaction.is_some_and(|transaction| transaction.lsn > opened_at)
+    /// The part that waits for its mark, if what the stream tells now has come after its moment.
+    fn chunk(&mut self) -> Option<&mut Chunk> {
+        self.snapshot.waiting_at(self.transaction?.lsn)
     }
 
     /// The stream has told of a key: what the waiting part has of it is old.
-    fn tell_chunk(&mut self, key: &[u8]) {
-        if self.concerns_chunk()
-            && let Some(chunk) = &mut self.chunk
-        {
-            chunk.tell(key);
-        }
-    }
-
-    /// The row that the waiting part has of a key.
-    fn row_of_chunk(&mut self, key: &[u8]) -> Result<Option<Row>, SourceError> {
-        match &mut self.chunk {
-            Some(chunk) if self.transaction.is_some_and(|transaction| transaction.lsn > chunk.about.opened_at) => {
-                chunk.take(key)
-            }
-            _ => Ok(None),
-        }
+    fn tell_chunk(&mut self, key: Vec<u8>) -> Result<(), SourceError> {
+        self.chunk().map_or(Ok(()), |chunk| chunk.tell(key))
     }
 
     /// Tells rows of the part whose mark has come.
     fn tell(&mut self, limit: usize) -> Result<(), SourceError> {
-        let Some(mut rows) = self.rows.take() else { return Ok(()) };
         while self.ready.len() < limit {
-            match rows.next()? {
+            match self.snapshot.next_row()? {
                 Some(row) => self.make(None, Change::Snapshot(row)),
                 None => {
-                    let about = rows.chunk.about;
-                    if about.is_last {
-                        self.unseen = Vec::new();
+                    if self.snapshot.end_part(self.made) {
                         tracing::info!(dataset = %self.setup.spec.id(), "the table as it stood has been read");
                     }
-                    self.told.push_back(Told {
-                        number: about.number,
-                        end: self.made,
-                        opened_at: about.opened_at,
-                        last_key: about.last_key,
-                        is_last: about.is_last,
-                    });
-                    return Ok(());
+                    break;
                 }
             }
         }
-        self.rows = Some(rows);
         Ok(())
     }
 
@@ -469,34 +357,25 @@ impl Following {
             memory: self.memory.clone(),
             table: self.table.clone(),
             wanted: self.wanted.clone(),
-            number: self.next_number,
+            from: self.snapshot.read.clone(),
+            limit: self.snapshot.next_rows,
             opened_at: self.read,
-            seen: std::mem::take(&mut self.unseen),
-            truncates: self.progress.snapshot.is_anew && self.next_number == 0,
-            after: self.next_after.clone(),
-            limit: self.next_rows,
-            mark: self.mark_of(self.next_number),
+            seen: std::mem::take(&mut self.snapshot.unseen),
+            mark: uuid::Uuid::new_v4().simple().to_string(),
         };
         reading.begin()
     }
 
     /// The next part of the snapshot.
     async fn next_chunk(&mut self) -> Result<Chunk, SourceError> {
-        let being_read = match self.being_read.take() {
+        let being_read = match self.snapshot.being_read.take() {
             Some(being_read) => being_read,
-            None => match self.load(self.next_number)? {
+            None => match self.load()? {
                 Some(chunk) => return Ok(chunk),
                 None => self.begin_to_read(),
             },
         };
-        let chunk = being_read.await.map_err(|error| self.session.server.unreachable(error.to_string()))??;
-        self.note(&chunk);
-        Ok(chunk)
-    }
-
-    /// What the mark of a part says.
-    fn mark_of(&self, number: u64) -> String {
-        format!("{}/{number}", self.progress.snapshot.id)
+        being_read.await.map_err(|error| self.session.server.unreachable(error.to_string()))?
     }
 
     /// Says which columns have come and gone since the table was looked at.
@@ -522,9 +401,7 @@ impl Following {
     /// Looks whether the table and the slot are still in order.
     async fn examine(&mut self) -> Result<(), SourceError> {
         let table = self.session.examine(&self.setup.spec).await?;
-        if table.oid != self.table.oid {
-            return Err(replaced(&self.session.server, &self.setup, &start_over(&self.memory)));
-        }
+        start::is_same(&self.session.server, &self.setup, &table, &self.progress, &self.memory)?;
         let (kept, status) = self.session.kept().await?;
         if kept > MUCH_WAL || status == "unreserved" {
             tracing::warn!(
@@ -541,19 +418,12 @@ impl Following {
     /// Lets the server forget what is safe.
     pub(super) fn release(&mut self, through: Option<Position>) -> Result<(), SourceError> {
         self.released = self.released.max(through);
-        let is_safe = |told: &Told| told.end.is_none_or(|end| Some(end) <= self.released.max(self.after));
         let mut forgotten = Vec::new();
-        while self.told.front().is_some_and(is_safe) {
-            let Some(told) = self.told.pop_front() else { break };
-            let snapshot = &mut self.progress.snapshot;
-            snapshot.next = told.number + 1;
-            snapshot.after = told.last_key.or(snapshot.after.take());
-            snapshot.is_done = told.is_last;
-            forgotten.push(told.number);
+        while let Some(about) = self.snapshot.safe(self.released.max(self.after)) {
+            self.progress.snapshot.pass(&about);
+            forgotten.push(about.number);
         }
-        let waiting = self.told.front().map(|told| told.opened_at);
-        let telling = self.rows.as_ref().map(|rows| rows.chunk.about.opened_at);
-        let open = waiting.or(telling).or(self.chunk.as_ref().map(|chunk| chunk.about.opened_at));
+        let open = self.snapshot.opened_at();
         // The whole of a transaction comes again, if its end was not released.
         let through = self.released.map_or(0, |position| position.major);
         let is_quiet = self.given == self.released && self.ready.is_empty() && self.transaction.is_none();
@@ -574,8 +444,7 @@ impl Following {
 
     /// On a quiet table, lets the server forget what others have written meanwhile.
     fn move_on(&mut self) -> Result<(), SourceError> {
-        let has_told = self.told.front().is_some();
-        if self.given != self.released || (!has_told && self.moved_on.elapsed() < MOVE_ON_EVERY) {
+        if self.given != self.released || (!self.snapshot.has_told() && self.moved_on.elapsed() < MOVE_ON_EVERY) {
             return Ok(());
         }
         self.moved_on = Instant::now();
@@ -584,66 +453,13 @@ impl Following {
 }
 
 /// The key and the row that a message tells of a row before.
-fn old_row(layout: &Layout, old: &Old<'_>) -> (Option<Vec<u8>>, OldRow) {
+fn old_row(layout: &Layout, old: &Old<'_>) -> (Vec<u8>, OldRow) {
     match old {
         Old::Key(tuple) => {
-            let of = |place: usize| tuple.get(place).copied().unwrap_or(Datum::Null);
-            (Some(layout.key_bytes(of)), OldRow::Key(layout.key_row(of)))
+            (layout.key_bytes(|place| at(tuple, place)), OldRow::Key(layout.key_row(|place| at(tuple, place))))
         }
         Old::Full(tuple) => {
-            let of = |place: usize| tuple.get(place).copied().unwrap_or(Datum::Null);
-            (Some(layout.key_bytes(of)), OldRow::Full(layout.row(of)))
+            (layout.key_bytes(|place| at(tuple, place)), OldRow::Full(layout.row(|place| at(tuple, place))))
         }
     }
-}
-
-/// How the table is read again from its beginning.
-fn start_over(memory: &Memory) -> String {
-    format!(
-        "stop ruam, delete {}, and start it: the table is then read again from its beginning, and what is there before is replaced",
-        memory.folder().display()
-    )
-}
-
-fn replaced(server: &Server, setup: &Setup, start_over: &str) -> SourceError {
-    server.refused(
-        format!("{} is not the table that was read, but another of its name", setup.target.quoted()),
-        format!("To read the new one, {start_over}"),
-    )
-}
-
-/// Whether what is remembered is of this server, this table and this slot.
-fn check(
-    server: &Server,
-    setup: &Setup,
-    progress: Progress,
-    system: &str,
-    table: &Table,
-    slot: &Slot,
-    start_over: &str,
-) -> Result<Progress, SourceError> {
-    if progress.system != system {
-        return Err(server.refused(
-            format!(
-                "it is another server (its identifier is {system}) than the one that was read ({})",
-                progress.system
-            ),
-            format!("Name the right one in its connection; or, to read this one, {start_over}"),
-        ));
-    }
-    if progress.table != table.oid {
-        return Err(replaced(server, setup, start_over));
-    }
-    if progress.released > 0 && slot.confirmed > progress.released {
-        return Err(server.refused(
-            format!(
-                "somebody else has read the slot {}: it stands at {}, and ruam has read it up to {}; the changes between are missing",
-                setup.target.slot,
-                Lsn::from_u64(slot.confirmed),
-                Lsn::from_u64(progress.released)
-            ),
-            format!("Have nobody else use it; to read the whole table again, {start_over}"),
-        ));
-    }
-    Ok(progress)
 }

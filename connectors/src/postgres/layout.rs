@@ -1,10 +1,12 @@
 //! How rows as the server brings them become rows of the dataset.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use ruam_event::spec::UnknownColumns;
 use ruam_event::{Columns, DatasetSpec, Row, Value};
 
+use super::copied::Copied;
 use super::pgoutput::Datum;
 use super::values::{Kind, value};
 
@@ -21,6 +23,11 @@ impl Wanted {
         Self { declared: (spec.unknown_columns == UnknownColumns::Ignore).then(names) }
     }
 
+    #[cfg(test)]
+    pub(super) fn all() -> Self {
+        Self { declared: None }
+    }
+
     fn has(&self, name: &str) -> bool {
         self.declared.as_ref().is_none_or(|declared| declared.contains(name))
     }
@@ -31,7 +38,7 @@ impl Wanted {
 pub(super) struct Layout {
     /// All columns, in the order in which rows come.
     names: Vec<String>,
-    /// The columns that go on, with their places and kinds.
+    /// The columns that go on, with their places, which grow, and kinds.
     columns: Columns,
     fields: Vec<(usize, Kind)>,
     /// The places of the key, in the order of its index.
@@ -78,11 +85,24 @@ impl Layout {
         Self::pick(&self.key_columns, &self.key_fields, of)
     }
 
+    /// A row of these values, one after another; none where they are not as many as there are columns.
+    pub(super) fn row_of<'a>(&self, values: impl Iterator<Item = Copied<'a>>) -> Option<Row> {
+        let (mut picked, mut fields) = (Vec::with_capacity(self.fields.len()), self.fields.iter().peekable());
+        let mut count = 0;
+        for text in values {
+            if let Some((_, kind)) = fields.next_if(|(place, _)| *place == count) {
+                picked.push(text.map_or(Value::Null, |text| value(*kind, text)));
+            }
+            count += 1;
+        }
+        (count == self.names.len()).then(|| Row::new(self.columns.clone(), picked))
+    }
+
     fn pick<'a>(columns: &Columns, fields: &[(usize, Kind)], of: impl Fn(usize) -> Datum<'a>) -> Row {
         let read = |(place, kind): &(usize, Kind)| match of(*place) {
             Datum::Null => Value::Null,
             Datum::Unchanged => Value::Unchanged,
-            Datum::Text(text) => value(*kind, text),
+            Datum::Text(text) => value(*kind, Cow::Borrowed(text)),
         };
         Row::new(columns.clone(), fields.iter().map(read).collect())
     }
@@ -122,9 +142,13 @@ mod tests {
         let of = |place: usize| [Datum::Text("1"), Datum::Text("x"), Datum::Text("y")][place];
         let row = layout.row(of);
         assert_eq!(row.iter().collect::<Vec<_>>(), [("b", &Value::Number("1".into())), ("a", &"y".into())]);
+        let texts = |texts: &'static [&str]| texts.iter().map(|text| Some(Cow::Borrowed(*text)));
+        assert_eq!(layout.row_of(texts(&["1", "x", "y"])), Some(row));
+        assert_eq!(layout.row_of(texts(&["1", "x"])), None);
+        assert_eq!(layout.row_of(texts(&["1", "x", "y", "z"])), None);
         assert_eq!(layout.key_bytes(of), b"y\x001\x00");
         assert_eq!(layout.key_texts(of), Some(vec!["y".to_owned(), "1".to_owned()]));
-        let all = Layout::new(&columns, &["b".to_owned()], &Wanted { declared: None }).unwrap();
+        let all = Layout::new(&columns, &["b".to_owned()], &Wanted::all()).unwrap();
         assert_eq!(all.row(of).iter().count(), 3);
         assert_eq!(all.key_row(of).iter().collect::<Vec<_>>(), [("b", &Value::Number("1".into()))]);
         assert!(Layout::new(&columns[1..], &["b".to_owned()], &wanted).is_none());

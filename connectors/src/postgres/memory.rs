@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::values::Kind;
 use crate::source::SourceError;
 
 /// The folder.
@@ -37,11 +38,9 @@ pub(super) struct Progress {
     pub(super) snapshot: SnapshotProgress,
 }
 
-/// How far the snapshot is, in the parts whose rows are all safe.
+/// How far the snapshot is, in parts: in what is kept, those whose rows are all safe.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 pub(super) struct SnapshotProgress {
-    /// What tells it from any other snapshot.
-    pub(super) id: String,
     /// Whether rows of an earlier one may be in the log, which this one replaces.
     pub(super) is_anew: bool,
     /// The number of the next part.
@@ -55,8 +54,35 @@ pub(super) struct SnapshotProgress {
 impl SnapshotProgress {
     /// Of a snapshot that begins.
     pub(super) fn new(is_anew: bool, is_done: bool) -> Self {
-        Self { id: uuid::Uuid::new_v4().simple().to_string(), is_anew, next: 0, after: None, is_done }
+        Self { is_anew, next: 0, after: None, is_done }
     }
+
+    /// Goes on behind a part.
+    pub(super) fn pass(&mut self, part: &About) {
+        self.next = part.number + 1;
+        self.after = part.last_key.clone().or(self.after.take());
+        self.is_done = part.is_last;
+    }
+}
+
+/// What a part of the snapshot is.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+pub(super) struct About {
+    pub(super) number: u64,
+    /// What marks the place in the stream behind which the rows belong.
+    pub(super) mark: String,
+    /// How far the stream had been read when the rows were: what comes behind concerns them.
+    pub(super) opened_at: u64,
+    /// Whether what is in the log of the table's rows is to go before these.
+    pub(super) truncates: bool,
+    /// The columns of its rows.
+    pub(super) columns: Vec<(String, Kind)>,
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+    /// The key of its last row; none where it has no row.
+    pub(super) last_key: Option<Vec<String>>,
+    /// Whether there are no more rows.
+    pub(super) is_last: bool,
 }
 
 impl Memory {
@@ -69,8 +95,12 @@ impl Memory {
         Ok(Self { folder })
     }
 
-    pub(super) fn folder(&self) -> &Path {
-        &self.folder
+    /// How the table is read again from its beginning, for people.
+    pub(super) fn start_over(&self) -> String {
+        format!(
+            "stop ruam, delete {}, and start it: the table is then read again from its beginning, and what is there before is replaced",
+            self.folder.display()
+        )
     }
 
     /// How far the connector is; none where nothing is remembered.
@@ -98,7 +128,7 @@ impl Memory {
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub(super) fn about<T: DeserializeOwned>(&self, number: u64) -> Result<Option<T>, SourceError> {
+    pub(super) fn about(&self, number: u64) -> Result<Option<About>, SourceError> {
         self.read(&format!("chunk-{number}.json"))
     }
 
@@ -106,8 +136,8 @@ impl Memory {
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub(super) fn keep_about<T: Serialize>(&self, number: u64, about: &T) -> Result<(), SourceError> {
-        self.write(&format!("chunk-{number}.json"), about)
+    pub(super) fn keep_about(&self, about: &About) -> Result<(), SourceError> {
+        self.write(&format!("chunk-{}.json", about.number), about)
     }
 
     /// Forgets a part.
@@ -173,13 +203,24 @@ mod tests {
         snapshot.after = Some(vec!["ก'\\".to_owned()]);
         let progress = Progress { system: "7".to_owned(), table: 1, released: u64::MAX, snapshot };
         memory.keep(&progress).unwrap();
-        assert_eq!(Memory::open(memory.folder().to_owned()).unwrap().progress().unwrap(), Some(progress));
+        assert_eq!(Memory::open(memory.folder.clone()).unwrap().progress().unwrap(), Some(progress));
         fs::write(memory.rows(3), "a\n").unwrap();
-        memory.keep_about(3, &"about").unwrap();
-        assert_eq!(memory.about::<String>(3).unwrap().as_deref(), Some("about"));
+        let about = About {
+            number: 3,
+            mark: "m".to_owned(),
+            opened_at: 7,
+            truncates: false,
+            columns: vec![("a".to_owned(), Kind::Number)],
+            rows: 1,
+            bytes: 2,
+            last_key: None,
+            is_last: true,
+        };
+        memory.keep_about(&about).unwrap();
+        assert_eq!(memory.about(3).unwrap(), Some(about));
         memory.forget(3).unwrap();
         memory.forget(3).unwrap();
-        assert!(memory.about::<String>(3).unwrap().is_none() && !memory.rows(3).exists());
+        assert!(memory.about(3).unwrap().is_none() && !memory.rows(3).exists());
         memory.clear().unwrap();
         assert_eq!(memory.progress().unwrap(), None);
     }

@@ -52,6 +52,11 @@ pub(super) enum Old<'a> {
 /// The values of a row, in the order of the relation's columns.
 pub(super) type Tuple<'a> = Vec<Datum<'a>>;
 
+/// The value at a place of a row.
+pub(super) fn at<'a>(tuple: &Tuple<'a>, place: usize) -> Datum<'a> {
+    tuple.get(place).copied().unwrap_or(Datum::Null)
+}
+
 /// A value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Datum<'a> {

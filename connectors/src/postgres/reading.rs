@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tokio_util::task::AbortOnDropHandle;
 
-use super::chunk::{Chunk, Plan, ReadError};
+use super::chunk::Chunk;
 use super::layout::Wanted;
-use super::memory::Memory;
+use super::memory::{Memory, SnapshotProgress};
 use super::session::Session;
 use super::table::Table;
 use crate::source::SourceError;
@@ -17,15 +17,13 @@ pub(super) struct Reading {
     pub(super) memory: Memory,
     pub(super) table: Table,
     pub(super) wanted: Wanted,
-    pub(super) number: u64,
+    /// What it goes on from, and how many rows there are to be.
+    pub(super) from: SnapshotProgress,
+    pub(super) limit: u64,
     /// How far the stream has been read, and the transactions that it has brought: the rows are not older.
     pub(super) opened_at: u64,
     pub(super) seen: Vec<u32>,
-    pub(super) truncates: bool,
-    /// The key that the rows follow, and how many there are to be.
-    pub(super) after: Option<Vec<String>>,
-    pub(super) limit: u64,
-    /// What marks the place in the stream behind which they belong.
+    /// What marks the place in the stream behind which they belong: never the mark of another reading.
     pub(super) mark: String,
 }
 
@@ -38,25 +36,17 @@ impl Reading {
         AbortOnDropHandle::new(tokio::spawn(self.run()))
     }
 
-    /// Reads the rows, and marks the place behind them in the stream.
+    /// Reads the rows as they stand at a moment, and marks the place behind that in the stream.
     async fn run(self) -> Result<Chunk, SourceError> {
         self.session.begin(&self.seen).await?;
-        let rows = self.session.copy(&self.table, self.after.as_deref(), self.limit).await?;
-        let plan = Plan {
-            number: self.number,
-            opened_at: self.opened_at,
-            truncates: self.truncates,
-            columns: self.table.columns.iter().map(|column| (column.name.clone(), column.kind)).collect(),
-            key: &self.table.key,
-            wanted: &self.wanted,
-            limit: self.limit,
-        };
-        let chunk = Chunk::read(&self.memory, plan, rows).await.map_err(|error| match error {
-            ReadError::Server(error) => self.session.failed(&error),
-            ReadError::Source(error) => error,
-        })?;
+        let ((), chunk) = tokio::try_join!(self.session.mark(&self.mark), self.read())?;
+        Ok(chunk)
+    }
+
+    async fn read(&self) -> Result<Chunk, SourceError> {
+        let rows = self.session.copy(&self.table, self.from.after.as_deref(), self.limit).await?;
+        let chunk = Chunk::read(self, rows).await?;
         self.session.end().await?;
-        self.session.mark(&self.mark).await?;
         Ok(chunk)
     }
 }

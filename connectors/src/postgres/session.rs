@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::Stream;
 use ruam_event::DatasetSpec;
+use tokio::sync::OnceCell;
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
 use super::connection::Server;
@@ -25,6 +26,8 @@ pub(super) struct Session {
     pub(super) server: Server,
     pub(super) target: Target,
     client: Client,
+    /// Another, from the first mark on: marks are written while rows are read.
+    marks: OnceCell<Client>,
 }
 
 impl Session {
@@ -34,7 +37,7 @@ impl Session {
     /// Where the server cannot be reached, or does not let the user in.
     pub(super) async fn open(server: Server, target: Target) -> Result<Self, SourceError> {
         let client = server.connect().await?;
-        Ok(Self { server, target, client })
+        Ok(Self { server, target, client, marks: OnceCell::new() })
     }
 
     /// Looks whether the table can be followed, and how its rows look.
@@ -79,8 +82,8 @@ impl Session {
     /// # Errors
     /// Where it cannot be written.
     pub(super) async fn mark(&self, text: &str) -> Result<(), SourceError> {
-        let marked =
-            self.client.execute("select pg_logical_emit_message(true, $1, $2)", &[&self.target.slot, &text]).await;
+        let marks = self.marks.get_or_try_init(|| self.server.connect()).await?;
+        let marked = marks.execute("select pg_logical_emit_message(true, $1, $2)", &[&self.target.slot, &text]).await;
         marked.map(drop).map_err(|error| self.failed(&error))
     }
 

@@ -5,6 +5,8 @@
 //! an interval, `json`, arrays (`{a,b}`), ranges, enums, `bytea` (`\x…`), `inet`. What it means is the semantic
 //! type's business.
 
+use std::borrow::Cow;
+
 use ruam_event::Value;
 use serde::{Deserialize, Serialize};
 
@@ -45,18 +47,17 @@ pub(super) fn kind_of(oid: u32) -> Kind {
 }
 
 /// A text as a value.
-pub(super) fn value(kind: Kind, text: &str) -> Value {
-    match kind {
-        Kind::Bool => match text {
-            "t" => Value::Bool(true),
-            "f" => Value::Bool(false),
-            _ => Value::Text(text.to_owned()),
-        },
+pub(super) fn value(kind: Kind, text: Cow<'_, str>) -> Value {
+    match (kind, &*text) {
+        (Kind::Bool, "t") => Value::Bool(true),
+        (Kind::Bool, "f") => Value::Bool(false),
         // Letters other than an exponent's are those of NaN and Infinity.
-        Kind::Number if text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.e".contains(&byte)) => {
-            Value::Number(text.to_owned())
+        (Kind::Number, digits)
+            if digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e')) =>
+        {
+            Value::Number(text.into_owned())
         }
-        Kind::Number | Kind::Text => Value::Text(text.to_owned()),
+        _ => Value::Text(text.into_owned()),
     }
 }
 
@@ -77,7 +78,7 @@ mod tests {
             (1082, "infinity", Value::Text("infinity".into())),
             (25, "1", Value::Text("1".into())),
         ] {
-            assert_eq!(value(kind_of(oid), text), expected, "{oid} {text}");
+            assert_eq!(value(kind_of(oid), text.into()), expected, "{oid} {text}");
         }
     }
 }
