@@ -286,7 +286,7 @@ impl Following {
                 self.make(self.time(), Change::Update { old: old_row, new: layout.row(of) });
             }
             Message::Delete { relation, old } if relation == self.table.oid => {
-                let (key, old_row) = old_row(&self.layout()?, &old);
+                let (key, old_row) = old_row(self.layout()?.as_ref(), &old);
                 self.tell_chunk(key)?;
                 self.make(self.time(), Change::Delete(old_row));
             }
