@@ -54,6 +54,7 @@ pub use connection::Connection;
 pub(crate) use connection::missing;
 
 use following::Following;
+use session::Session;
 use table::Target;
 
 /// The options of the source, in a dataset's file.
@@ -92,6 +93,13 @@ struct Setup {
     target: Target,
     reads_snapshot: bool,
     folder: PathBuf,
+}
+
+impl Setup {
+    async fn session(&self) -> Result<Session, SourceError> {
+        let settings = self.settings.as_ref().ok_or_else(|| missing(&self.connection))?;
+        Session::open(settings.server(&self.connection)?, self.target.clone()).await
+    }
 }
 
 pub(crate) fn open(
@@ -147,5 +155,12 @@ impl Source for Postgres {
             Some(following) => following.release(Some(through)),
             None => Ok(()),
         }
+    }
+
+    fn retained(&self) -> Result<Option<String>, SourceError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| memory::failed(&self.setup.folder, error))?;
+        let kept = runtime.block_on(async { self.setup.session().await?.kept().await })?;
+        Ok(kept.map(|kept| kept.to_string()))
     }
 }

@@ -1,6 +1,6 @@
 //! What every source can do.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
 use ruam_event::{ChangeEvent, Classify, Fault, Position};
@@ -26,6 +26,15 @@ pub trait Source: Send {
     /// Where the source cannot be told.
     fn release(&mut self, _through: Position) -> Result<(), SourceError> {
         Ok(())
+    }
+
+    /// What is kept for this source elsewhere until it is released, for people; none where nothing is. It need not
+    /// be opened, and may be read by another process meanwhile.
+    ///
+    /// # Errors
+    /// Where it cannot be asked.
+    fn retained(&self) -> Result<Option<String>, SourceError> {
+        Ok(None)
     }
 }
 
@@ -70,13 +79,21 @@ pub enum SourceError {
         remedy: String,
     },
     /// What a source has to remember cannot be kept.
-    #[error("cannot keep what the source has to remember in {path}: {source}")]
+    #[error("cannot keep what the source has to remember in {path}: {source}. {}", room(.source))]
     State {
         /// The file or folder.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
+}
+
+/// What to do where something cannot be kept.
+fn room(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "Make room on its disk: nothing is lost until then",
+        _ => "See that this user can read and write it: nothing is lost until then",
+    }
 }
 
 impl Classify for SourceError {

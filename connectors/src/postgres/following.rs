@@ -13,7 +13,7 @@ use super::layout::{Layout, Wanted};
 use super::memory::{Memory, Progress};
 use super::pgoutput::{self, Datum, Message, Old, at};
 use super::reading::{BeingRead, Reading};
-use super::session::Session;
+use super::session::{Kept, Session};
 use super::snapshot::Snapshot;
 use super::start::{self, Start};
 use super::table::{Column, Table};
@@ -28,8 +28,6 @@ const MESSAGES: usize = 20_000;
 /// How often it is looked whether the table and the slot are in order, and how often a quiet slot moves on.
 const EXAMINE_EVERY: Duration = Duration::from_secs(60);
 const MOVE_ON_EVERY: Duration = Duration::from_secs(10);
-/// So much of its log a server may keep for a slot before that is a warning, in bytes.
-const MUCH_WAL: i64 = 1 << 30;
 
 /// A transaction that the stream is telling.
 #[derive(Clone, Copy, Debug)]
@@ -402,15 +400,8 @@ impl Following {
     async fn examine(&mut self) -> Result<(), SourceError> {
         let table = self.session.examine(&self.setup.spec).await?;
         start::is_same(&self.session.server, &self.setup, &table, &self.progress, &self.memory)?;
-        let (kept, status) = self.session.kept().await?;
-        if kept > MUCH_WAL || status == "unreserved" {
-            tracing::warn!(
-                dataset = %self.setup.spec.id(),
-                "{} keeps {} MB of its log for the slot {}: transactions that stay open, or a log that does not take events, hold it up",
-                self.session.server.what(),
-                kept >> 20,
-                self.setup.target.slot
-            );
+        if let Some(kept) = self.session.kept().await?.filter(Kept::is_much) {
+            tracing::warn!(dataset = %self.setup.spec.id(), "{kept}");
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! A session for SQL beside the stream: rows as they stand at a moment, and marks in the stream.
 
 use std::collections::HashMap;
+use std::fmt::{self, Display, Formatter};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,6 +21,37 @@ use crate::source::SourceError;
 /// How often a moment is looked for at which all that the stream has brought is visible, and how long.
 const VISIBLE_EVERY: Duration = Duration::from_millis(20);
 const VISIBLE_WITHIN: Duration = Duration::from_secs(10);
+
+/// So much of its log a server may keep for a slot before that is a warning, in bytes.
+const MUCH_WAL: i64 = 1 << 30;
+
+/// How much of its log a server keeps for a slot.
+pub(super) struct Kept {
+    server: String,
+    slot: String,
+    bytes: i64,
+    /// What the server calls that state.
+    status: String,
+}
+
+impl Kept {
+    /// Whether somebody has to look after it.
+    pub(super) fn is_much(&self) -> bool {
+        self.bytes > MUCH_WAL || matches!(self.status.as_str(), "unreserved" | "lost")
+    }
+}
+
+impl Display for Kept {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} keeps {} MB of its log for the slot {}", self.server, self.bytes >> 20, self.slot)?;
+        if self.is_much() {
+            f.write_str(
+                ", which is much: transactions that stay open, a log that does not take events, or that nobody reads the slot, hold it up",
+            )?;
+        }
+        Ok(())
+    }
+}
 
 /// A session.
 pub(super) struct Session {
@@ -56,15 +88,20 @@ impl Session {
         table::slot(&self.server, &self.client, &self.target, may_create, start_over).await
     }
 
-    /// How many bytes of its log the server keeps for the slot, and what it calls that state.
+    /// How much of its log the server keeps for the slot; none where there is no slot.
     ///
     /// # Errors
     /// Where it cannot be asked.
-    pub(super) async fn kept(&self) -> Result<(i64, String), SourceError> {
-        let sql = "select pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, coalesce(wal_status, '') \
-            from pg_replication_slots where slot_name = $1";
+    pub(super) async fn kept(&self) -> Result<Option<Kept>, SourceError> {
+        let sql = "select coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint, \
+            coalesce(wal_status, '') from pg_replication_slots where slot_name = $1";
         let slot = self.client.query_opt(sql, &[&self.target.slot]).await.map_err(|error| self.failed(&error))?;
-        Ok(slot.map_or_else(Default::default, |slot| (slot.get::<_, Option<i64>>(0).unwrap_or(0), slot.get(1))))
+        Ok(slot.map(|slot| Kept {
+            server: self.server.what(),
+            slot: self.target.slot.clone(),
+            bytes: slot.get(0),
+            status: slot.get(1),
+        }))
     }
 
     /// How the texts of a type are read.

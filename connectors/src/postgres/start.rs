@@ -4,7 +4,7 @@ use pgwire_replication::{Lsn, ReplicationClient};
 use ruam_event::{Mode, Position};
 
 use super::Setup;
-use super::connection::{self, Server};
+use super::connection::Server;
 use super::memory::{Memory, Progress, SnapshotProgress};
 use super::session::Session;
 use super::table::{Slot, Table};
@@ -27,9 +27,7 @@ impl Start {
     /// # Errors
     /// Where the server cannot be reached, is not in order, or is not the one that was read before.
     pub(super) async fn after(setup: &Setup, after: Option<Position>) -> Result<Self, SourceError> {
-        let settings = setup.settings.as_ref().ok_or_else(|| connection::missing(&setup.connection))?;
-        let server = settings.server(&setup.connection)?;
-        let session = Session::open(server, setup.target.clone()).await?;
+        let session = setup.session().await?;
         let (server, table) = (&session.server, session.examine(&setup.spec).await?);
         let memory = Memory::open(setup.folder.clone())?;
         let mut remembered = memory.progress()?;
