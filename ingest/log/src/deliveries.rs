@@ -1,12 +1,13 @@
 //! What became of records that were handed to the producer.
 //!
 //! What passes through: librdkafka's reports, which a thread of its own hears as soon as there are any. It sleeps
-//! until librdkafka wakes it: rdkafka's own `poll` waits its whole time out, the last millisecond of it awake.
+//! until librdkafka wakes it: rdkafka's own `poll` waits its whole time out, the last millisecond of it awake, and
+//! librdkafka's `flush` keeps a thread of its own awake for as long as something is on its way.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
@@ -16,7 +17,7 @@ use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext}
 use ruam_event::DatasetId;
 
 use crate::error::LogError;
-use crate::native::{self, Events};
+use crate::native::Events;
 use crate::topics::{Log, log_line};
 
 /// How long the thread sleeps at most, should it not be woken.
@@ -27,6 +28,16 @@ const SLEEP: Duration = Duration::from_secs(1);
 pub(crate) struct Deliveries {
     acknowledged: AtomicU64,
     failure: Mutex<Option<KafkaError>>,
+    /// Tells who waits that something has been heard.
+    heard: Condvar,
+    waiting: Mutex<()>,
+}
+
+impl Deliveries {
+    fn tell(&self) {
+        let _waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.heard.notify_all();
+    }
 }
 
 impl ClientContext for Deliveries {
@@ -103,6 +114,7 @@ impl HeardProducer {
                     while events.are_there() {
                         producer.poll(Duration::ZERO);
                     }
+                    producer.context().tell();
                     thread::park_timeout(SLEEP);
                 }
             }
@@ -112,10 +124,26 @@ impl HeardProducer {
         Ok(Self { producer, stop, hearing: Some(hearing) })
     }
 
-    /// Waits until what became of every record has been heard, but no longer than a time; whether it has. Meanwhile
-    /// no record waits for others to be sent with.
+    /// Waits until what became of every record has been heard, but no longer than a time; whether it has.
     pub(crate) fn settle(&self, time: Duration) -> bool {
-        native::flush(self.producer.client(), time)
+        let deadline = Instant::now() + time;
+        let Deliveries { heard, waiting, .. } = &**self.producer.context();
+        let mut guard = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.producer.in_flight_count() > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            guard = heard.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Waits until something is heard, but no longer than a time.
+    pub(crate) fn hear(&self, time: Duration) {
+        let Deliveries { heard, waiting, .. } = &**self.producer.context();
+        let guard = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(heard.wait_timeout(guard, time));
     }
 
     /// How many records the log has acknowledged.

@@ -6,7 +6,6 @@ use std::ffi::{CStr, CString, c_void};
 use std::marker::PhantomData;
 use std::ptr;
 use std::thread::Thread;
-use std::time::Duration;
 
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -96,15 +95,6 @@ pub(crate) fn topic_id<C: ClientContext>(
         let low = sys::rd_kafka_Uuid_least_significant_bits(id) as u64;
         Ok(TopicId(u128::from(high) << 64 | u128::from(low)))
     }
-}
-
-/// Waits until it is known of every message what became of it, and somebody has heard it; but no longer than a time.
-/// Whether it is. Meanwhile no message waits for others. rdkafka's own flush is awake all the while.
-pub(crate) fn flush<C: ClientContext>(client: &Client<C>, time: Duration) -> bool {
-    let millis = i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: the client outlives the call.
-    let result = unsafe { sys::rd_kafka_flush(client.native_ptr(), millis) };
-    result == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
 }
 
 /// A client's events, the first of which wakes a thread.

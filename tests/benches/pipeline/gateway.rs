@@ -5,8 +5,10 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use ruam_tests::broker::log_at;
 use ruam_tests::installation::unique;
 use ruam_tests::{Broker, Installation, Process};
@@ -17,6 +19,8 @@ use crate::peak_mb;
 const EVENTS: usize = 1_000_000;
 const OF_ONE: usize = 5_000;
 const CLIENTS: usize = 2;
+/// How many different records the limit sends.
+const OF_LIMIT: usize = 100_000;
 /// How much is uploaded in one request.
 pub const UPLOAD: u64 = 1 << 30;
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -40,9 +44,12 @@ columns = [
 
 /// What was measured.
 pub struct Measured {
-    /// Events a second, and the limit.
+    /// Events a second.
     pub events: f64,
+    /// Records a second of a producer that sends what the gateway sends into the log, and of one that sends the events
+    /// as they come, bare of all else.
     pub limit: f64,
+    pub bare: f64,
     /// Bytes a second of an upload.
     pub upload: f64,
     /// The most memory, after the events and after the upload.
@@ -92,16 +99,17 @@ impl Gateway {
 pub fn measure() -> Result<Measured> {
     let servers = Broker::Kafka.servers()?.context("a Kafka")?;
     let mut installation = Installation::empty(Broker::Kafka)?;
-    installation.write_spec(
-        "bora/permit",
-        &SPEC.replace("mode =", &format!("topic = {{ name = \"{}\" }}\nmode =", unique())),
-    )?;
+    let topic = unique();
+    installation
+        .write_spec("bora/permit", &SPEC.replace("mode =", &format!("topic = {{ name = \"{topic}\" }}\nmode =")))?;
     installation.set("[gateway]\nlisten = \"127.0.0.1:0\"\nquota = { events_per_second = 10000000, bytes_per_second = 10000000000 }\n[sign_on]\ntokens = true\n")?;
     let key = installation.succeed(&["agency", "key", "new", "bora"])?.trim().to_owned();
     let mut up = installation.start(&["up", "--only", "gateway"])?;
     let gateway = Gateway { port: port(&mut up)?, key };
 
-    let before = produce(&servers)?;
+    // This also gives Kafka's virtual machine the time to compile what it runs.
+    let bare: Vec<_> = (0..OF_LIMIT).map(|number| Sent { payload: event(number).into(), headers: None }).collect();
+    let bare = produce(&servers, &bare)?;
     let batches: Vec<_> = (0..EVENTS / OF_ONE)
         .map(|batch| {
             let events: Vec<_> = (0..OF_ONE).map(|number| event(batch * OF_ONE + number)).collect();
@@ -128,7 +136,7 @@ pub fn measure() -> Result<Measured> {
     let events = EVENTS as f64 / begun.elapsed().as_secs_f64();
     drop(batches);
     let of_events = peak_mb(up.id())?;
-    let limit = f64::midpoint(before, produce(&servers)?);
+    let limit = produce(&servers, &sent(&servers, &topic)?)?;
 
     let row = |number: u64| {
         format!(
@@ -144,7 +152,7 @@ pub fn measure() -> Result<Measured> {
     let of_upload = peak_mb(up.id())?;
     let (status, said) = up.interrupt(PATIENCE)?;
     ensure!(status.success(), "{said}");
-    Ok(Measured { events, limit, upload, peak_mb: [of_events, of_upload] })
+    Ok(Measured { events, limit, bare, upload, peak_mb: [of_events, of_upload] })
 }
 
 fn port(up: &mut Process) -> Result<String> {
@@ -153,8 +161,30 @@ fn port(up: &mut Process) -> Result<String> {
     Ok(address.context("a port")?.trim().to_owned())
 }
 
-/// Events a second that a producer brings into a topic, which does nothing else, of the same bytes.
-fn produce(servers: &str) -> Result<f64> {
+/// A record.
+struct Sent {
+    payload: Vec<u8>,
+    headers: Option<OwnedHeaders>,
+}
+
+/// The first records of a topic.
+fn sent(servers: &str, topic: &str) -> Result<Vec<Sent>> {
+    let reader: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", servers).set("group.id", "limit").create()?;
+    let mut from = TopicPartitionList::new();
+    from.add_partition_offset(topic, 0, Offset::Beginning)?;
+    reader.assign(&from)?;
+    let mut sent = Vec::new();
+    while sent.len() < OF_LIMIT {
+        let record = reader.poll(PATIENCE).context("a record")??;
+        let headers = record.headers().context("headers")?.detach();
+        sent.push(Sent { payload: record.payload().context("a value")?.to_vec(), headers: Some(headers) });
+    }
+    Ok(sent)
+}
+
+/// Records a second that a producer brings into a topic, which does nothing else: these, again and again.
+fn produce(servers: &str, records: &[Sent]) -> Result<f64> {
     let topic = unique();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(log_at(servers.to_owned()).ensure_topic(&topic, 1))?;
@@ -164,10 +194,10 @@ fn produce(servers: &str) -> Result<f64> {
         .set("linger.ms", "10")
         .set("compression.type", "lz4")
         .create()?;
-    let events: Vec<_> = (0..EVENTS).map(event).collect();
     let begun = Instant::now();
-    for event in &events {
-        let mut record = BaseRecord::<(), str>::to(&topic).payload(event);
+    for Sent { payload, headers } in records.iter().cycle().take(EVENTS) {
+        let mut record = BaseRecord::<(), [u8]>::to(&topic).payload(payload);
+        record.headers = headers.clone();
         while let Err((_, full)) = producer.send(record) {
             record = full;
             producer.poll(Duration::from_millis(10));

@@ -283,7 +283,7 @@ fn measure_scans() -> Result<bool> {
 
 fn measure_gateway() -> Result<bool> {
     println!(
-        "\nevents by the gateway into Kafka, in batches, against a producer that sends the same bytes (≥ {OF_PRODUCER}), and memory (≤ {CONNECTOR_MB} MB)"
+        "\nevents by the gateway into Kafka, in batches, against a bare producer of the records that they become (≥ {OF_PRODUCER}), and memory (≤ {CONNECTOR_MB} MB)"
     );
     if !kafka::is_at_hand() {
         println!("  left out: install Java 17 and Maven, or set RUAM_TEST_KAFKA");
@@ -297,6 +297,7 @@ fn measure_gateway() -> Result<bool> {
         measured.limit,
         verdict(true, ratio >= OF_PRODUCER && of_events <= CONNECTOR_MB)
     );
+    println!("  a bare producer of the events as they come, with no envelope and no header: {:>9.0}", measured.bare);
     println!(
         "  an upload of {} MB   {:.1} MB/s   peak {of_upload:>4} MB{}",
         gateway::UPLOAD >> 20,
