@@ -11,6 +11,7 @@ use std::time::Duration;
 use ruam_connectors::Connection;
 use ruam_event::Secret;
 use ruam_identity::{SignOnSettings, TlsSettings};
+use ruam_log::RegistrySettings;
 use serde::Deserialize;
 
 use crate::gateway::GatewaySection;
@@ -34,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) lake: LakeSection,
     /// The databases that datasets are read from, by the name that their `source.with.connection` has.
     pub(crate) connections: BTreeMap<String, Connection>,
+    /// The registry that has the schemas of topics in Avro. None: there is no such topic.
+    pub(crate) registry: Option<RegistrySettings>,
     /// Queries.
     pub(crate) query: QuerySection,
     /// Where agencies send their events. None: nowhere.
@@ -136,6 +139,7 @@ impl Default for Settings {
             log: LogSection::default(),
             lake: LakeSection::default(),
             connections: BTreeMap::new(),
+            registry: None,
             query: QuerySection::default(),
             gateway: None,
             sign_on: None,

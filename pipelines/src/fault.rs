@@ -6,6 +6,7 @@ use ruam_connectors::SourceError;
 use ruam_event::{Classify, Fault, SpecError};
 use ruam_lake::LakeError;
 use ruam_log::LogError;
+use ruam_transform::TransformError;
 use tokio_util::sync::CancellationToken;
 
 use crate::meter::Meter;
@@ -42,8 +43,8 @@ pub(crate) enum FlowError {
     #[error(transparent)]
     Spec(#[from] SpecError),
     /// Of a batch: not of a record, which would be a reject.
-    #[error("a batch cannot be put into columns: {0}")]
-    Batch(#[from] arrow::error::ArrowError),
+    #[error(transparent)]
+    Batch(#[from] TransformError),
     /// A thread could not be started, or ended by a bug.
     #[error("the {0} thread ended: please report this with the log")]
     Thread(&'static str),

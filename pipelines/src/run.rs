@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use ruam_connectors::Surroundings;
 use ruam_connectors::gateway::GatewayServer;
 use ruam_event::DatasetId;
-use ruam_log::Log;
+use ruam_log::{Log, SchemaRegistry};
 use ruam_query::flight::FlightServer;
 use ruam_query::http::HttpServer;
 use ruam_query::pg::PgServer;
@@ -169,12 +169,14 @@ impl Running {
         for (id, dataset) in &deployment.datasets.all {
             let meter = self.meter(id);
             let worker = Worker {
+        let registry = deployment.settings.registry.as_ref().map(SchemaRegistry::open).transpose()?.map(Arc::new);
                 dataset: dataset.clone(),
                 log: log.clone(),
                 lake: deployment.lake.clone(),
                 installation: deployment.data_dir.installation.clone(),
                 settings: deployment.settings.worker.clone(),
                 indexes: deployment.data_dir.indexes(),
+                registry: registry.clone(),
                 meter: meter.clone(),
                 stop: self.stop.clone(),
                 runtime: Handle::current(),

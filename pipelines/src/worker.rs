@@ -21,10 +21,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use ruam_event::envelope::avro::AvroSchemas;
+use ruam_event::spec::TopicEncoding;
 use ruam_event::{Classify, Partition, Records, Topic};
 use ruam_lake::{Batch, Contract, DatasetWriter, IndexSettings, Lake, LakeError, TableKind, TableName};
 use ruam_log::subscriber::{Assignment, Bounds};
-use ruam_log::{Delivery, Log, LogError, Subscriber, TopicLayout};
+use ruam_log::{Delivery, Log, LogError, SchemaRegistry, Subscriber, TopicLayout};
+use ruam_transform::{Normalised, TransformError};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +57,8 @@ pub(crate) struct Worker {
     pub(crate) dataset: Dataset,
     pub(crate) log: Log,
     pub(crate) lake: Lake,
+    /// What has the schemas of records in Avro.
+    pub(crate) registry: Option<Arc<SchemaRegistry>>,
     /// The installation's name, by which the broker knows its readers again.
     pub(crate) installation: String,
     pub(crate) settings: WorkerSection,
@@ -76,6 +81,9 @@ impl Worker {
     /// # Errors
     /// Where the flow cannot go on; it may be run again.
     pub(crate) fn run(&self) -> Result<(), FlowError> {
+        if self.registry.is_none() && self.dataset.spec.topic_encoding() == TopicEncoding::Avro {
+            return Err(self.dataset.spec.without_registry().into());
+        }
         let Some(layout) = self.find_topic()? else { return Ok(()) };
         let lake = self.runtime.block_on(self.lake.identity())?.simple().to_string();
         let index = IndexSettings { folder: self.indexes.join(&lake), memory: self.settings.index_mb << 20 };
@@ -171,8 +179,9 @@ impl Worker {
         for delivery in deliveries {
             let step = match delivery {
                 Delivery::Assigned(assignment) => Step::Assigned(assignment),
+        let mut schemas = AvroSchemas::default();
                 Delivery::Records(records) => {
-                    let normalised = self.dataset.transform.apply(&records)?;
+                    let normalised = self.normalise(&records, &mut schemas)?;
                     let arrivals = arrivals(&records);
                     let batch = Batch {
                         partition: records.partition.clone(),
@@ -198,6 +207,22 @@ impl Worker {
     fn write(
         &self,
         mut writer: DatasetWriter,
+    /// Transforms a run of records, once the registry has been asked for the schemas that they name and that are not
+    /// known. A registry that does not answer ends the flow, and is no record's fault.
+    fn normalise(&self, records: &Records, schemas: &mut AvroSchemas) -> Result<Normalised, FlowError> {
+        schemas.trim();
+        loop {
+            let (ids, registry) = match (self.dataset.transform.apply(records, schemas), &self.registry) {
+                (Err(TransformError::Unasked(ids)), Some(registry)) => (ids, registry),
+                (normalised, _) => return Ok(normalised?),
+            };
+            for id in ids {
+                let registered = self.runtime.block_on(self.stop.run_until_cancelled(registry.schema(id)));
+                schemas.learn(id, registered.unwrap_or(Err(LogError::Stopped))?);
+            }
+        }
+    }
+
         lanes: Vec<Receiver<Step>>,
         topic: &Arc<Topic>,
         committed: &Mutex<Vec<(i32, i64)>>,

@@ -1,22 +1,33 @@
 //! Records to columns of text: the envelopes of a batch, read straight into Arrow builders.
 //!
 //! What passes through: the bytes of each record, once. What the dataset declares becomes a column
-//! of text as it stood in the JSON; what each text means is the semantic types' business.
+//! of text as it stood in the JSON, or as that would have it where the record is in Avro; what each
+//! text means is the semantic types' business.
 //!
 //! Guaranteed: every column of the result has one entry per record, whatever the record held.
+
+use std::collections::BTreeSet;
 
 use arrow::array::{ArrayBuilder, BooleanBufferBuilder, StringArray, StringBuilder, TimestampMicrosecondBuilder};
 use arrow::buffer::BooleanBuffer;
 use ruam_event::change::Op;
+use ruam_event::envelope::avro::{AvroSchema, AvroSchemas, Registered, unframe};
 use ruam_event::envelope::{self, DecodeError, Image, RowSink, Scalar, Schemas};
-use ruam_event::spec::{TopicFormat, UnknownColumns};
+use ruam_event::spec::{TopicEncoding, TopicFormat, UnknownColumns};
 use ruam_event::{DatasetSpec, Mode, Records};
 
 use crate::reject::{Faults, Reason};
 
 const NOT_JSON: Reason = Reason::new("not_json", "the value is not JSON");
 const NOT_ENVELOPE: Reason =
-    Reason::new("not_an_event", "the value is JSON, but not a change event with `op` and rows");
+    Reason::new("not_an_event", "the value can be read, but is not a change event with `op` and rows");
+const NOT_AVRO: Reason =
+    Reason::new("not_avro", "the value does not begin with a zero byte and the id of a schema, as Confluent has it");
+const UNKNOWN_SCHEMA: Reason =
+    Reason::new("unknown_schema", "the schema registry has no schema of the id that the record names");
+const UNREADABLE_SCHEMA: Reason =
+    Reason::new("unreadable_schema", "the schema that the record names is not one of Avro that can be read");
+const NOT_AS_SCHEMA: Reason = Reason::new("not_as_schema", "the bytes do not fit the schema that the record names");
 const UNKNOWN_COLUMN: Reason = Reason::new("unknown_column", "the row has a column that the dataset does not declare");
 const DUPLICATE_COLUMN: Reason = Reason::new("duplicate_column", "the row has a column twice");
 const NESTED: Reason = Reason::new("nested_value", "an array or object stands where a single value belongs");
@@ -40,6 +51,8 @@ pub(crate) struct Staged {
     pub faults: Faults,
     /// The keys that updates have left behind.
     pub left: Left,
+    /// Ids of schemas that would have been needed. Where there is one, the rest is void.
+    pub unasked: BTreeSet<u32>,
 }
 
 /// The keys that rows had before updates that gave them another, as far as texts can tell.
@@ -60,6 +73,9 @@ pub(crate) struct Decoder {
     unknown: UnknownColumns,
     appends_only: bool,
     format: TopicFormat,
+    encoding: TopicEncoding,
+    /// What columns mean in records without a schema.
+    schemas: Schemas,
     max_bytes: usize,
 }
 
@@ -72,6 +88,8 @@ impl Decoder {
             unknown: spec.unknown_columns,
             appends_only: spec.mode == Mode::Append,
             format: spec.topic_format(),
+            encoding: spec.topic_encoding(),
+            schemas: Schemas::declared(spec.topic_schema()),
             max_bytes,
         }
     }
@@ -80,8 +98,8 @@ impl Decoder {
         &self.names
     }
 
-    pub(crate) fn decode(&self, records: &Records) -> Staged {
-        let mut rows = Rows::new(self, records.len());
+    pub(crate) fn decode(&self, records: &Records, registered: &AvroSchemas) -> Staged {
+        let mut rows = Rows::new(self, records.len(), registered);
         let mut ops = Vec::with_capacity(records.len());
         let mut source_times = TimestampMicrosecondBuilder::with_capacity(records.len());
         for record in 0..records.len() {
@@ -91,16 +109,16 @@ impl Decoder {
             let decoded = records.values.get(record).map(|value| rows.read(records, record, value));
             let (op, source_time) = match decoded {
                 Some(Ok(decoded)) => (Some(decoded.op), decoded.source_time),
-                Some(Err(reason)) => {
-                    rows.faults.add(record, reason, None);
+                Some(Err(unread)) => {
+                    rows.note(unread);
                     (None, None)
                 }
                 // In a topic of bare rows nothing else tells of a delete.
                 None if self.format == TopicFormat::Rows && !self.appends_only => {
                     match rows.read_key(records, record) {
                         Ok(()) => (Some(Op::Delete), None),
-                        Err(reason) => {
-                            rows.faults.add(record, reason, None);
+                        Err(unread) => {
+                            rows.note(unread);
                             (None, None)
                         }
                     }
@@ -124,6 +142,9 @@ struct Rows<'a> {
     /// What the schemas beside values and keys say.
     schemas: Schemas,
     key_schemas: Schemas,
+    /// What the registry has said, and what it is still to be asked.
+    registered: &'a AvroSchemas,
+    unasked: BTreeSet<u32>,
     old_key: OldKey<'a>,
     left_by: Vec<u32>,
     left: Vec<StringBuilder>,
@@ -136,15 +157,17 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn new(decoder: &'a Decoder, records: usize) -> Self {
+    fn new(decoder: &'a Decoder, records: usize, registered: &'a AvroSchemas) -> Self {
         let column = || StringBuilder::with_capacity(records, records * 16);
         Self {
             decoder,
             columns: decoder.names.iter().map(|_| column()).collect(),
             unchanged: decoder.names.iter().map(|_| None).collect(),
             faults: Faults::none(records),
-            schemas: Schemas::default(),
-            key_schemas: Schemas::default(),
+            schemas: decoder.schemas.clone(),
+            key_schemas: decoder.schemas.clone(),
+            registered,
+            unasked: BTreeSet::new(),
             old_key: OldKey { decoder, texts: vec![String::new(); decoder.key.len()], known: 0 },
             left_by: Vec::new(),
             left: decoder.names.iter().map(|_| StringBuilder::with_capacity(0, 0)).collect(),
@@ -161,10 +184,43 @@ impl<'a> Rows<'a> {
         self.next = 0;
     }
 
-    fn read<'r>(&mut self, records: &Records, record: usize, value: &'r [u8]) -> Result<envelope::Decoded<'r>, Reason> {
-        if value.len() > self.decoder.max_bytes {
-            return Err(TOO_LARGE);
+    /// Takes note of why a record is not read.
+    fn note(&mut self, unread: Unread) {
+        match unread {
+            Unread::Fault(reason) => self.faults.add(self.record, reason, None),
+            Unread::NoChange => {}
+            Unread::Unasked(id) => {
+                self.unasked.insert(id);
+            }
         }
+    }
+
+    fn read<'r>(&mut self, records: &Records, record: usize, value: &'r [u8]) -> Result<envelope::Decoded<'r>, Unread> {
+        if value.len() > self.decoder.max_bytes {
+            return Err(TOO_LARGE.into());
+        }
+        let (schema, decoded) = match self.decoder.encoding {
+            TopicEncoding::Json => (None, self.read_json(value)),
+            TopicEncoding::Avro => {
+                let (id, value) = unframe(value).ok_or(NOT_AVRO)?;
+                let schema = registered(self.registered, id)?;
+                (Some(schema), self.read_avro(schema, value))
+            }
+        };
+        let decoded = decoded?;
+        if self.decoder.appends_only && !matches!(decoded.op, Op::Snapshot | Op::Insert) {
+            return Err(NOT_AN_INSERT.into());
+        }
+        if decoded.op == Op::Delete && decoded.image == Image::None {
+            self.read_key(records, record)?;
+        }
+        if let Some(before) = decoded.before {
+            self.note_old_key(schema, before);
+        }
+        Ok(decoded)
+    }
+
+    fn read_json<'r>(&mut self, value: &'r [u8]) -> Result<envelope::Decoded<'r>, DecodeError> {
         let mut schemas = std::mem::take(&mut self.schemas);
         let decoded = match self.decoder.format {
             TopicFormat::Envelope => envelope::decode(value, &mut schemas, self),
@@ -172,38 +228,49 @@ impl<'a> Rows<'a> {
             TopicFormat::CloudEvents => envelope::decode_cloud_event(value, &mut schemas, self),
         };
         self.schemas = schemas;
-        let decoded = decoded.map_err(|error| reason(&error))?;
-        if self.decoder.appends_only && !matches!(decoded.op, Op::Snapshot | Op::Insert) {
-            return Err(NOT_AN_INSERT);
-        }
-        if decoded.op == Op::Delete && decoded.image == Image::None {
-            self.read_key(records, record)?;
-        }
-        if let Some(before) = decoded.before {
-            self.note_old_key(before);
-        }
-        Ok(decoded)
+        decoded
     }
 
-    /// Reads the columns that a record's key tells.
-    fn read_key(&mut self, records: &Records, record: usize) -> Result<(), Reason> {
+    fn read_avro<'r>(&mut self, schema: &AvroSchema, value: &'r [u8]) -> Result<envelope::Decoded<'r>, DecodeError> {
+        match self.decoder.format {
+            TopicFormat::Envelope => schema.decode(value, self),
+            TopicFormat::Rows | TopicFormat::CloudEvents => {
+                schema.decode_row(value, self)?;
+                Ok(envelope::Decoded::new_row())
+            }
+        }
+    }
+
+    /// Reads the columns that a record's key tells. In a topic of Avro it may be in JSON all the same, which begins
+    /// with no zero byte.
+    fn read_key(&mut self, records: &Records, record: usize) -> Result<(), Unread> {
         let key = records.keys.get(record).ok_or(NO_KEY)?;
+        if self.decoder.encoding == TopicEncoding::Avro
+            && let Some((id, key)) = unframe(key)
+        {
+            let schema = registered(self.registered, id)?;
+            return schema.decode_row(key, self).map_err(|_| NO_KEY.into());
+        }
         let mut schemas = std::mem::take(&mut self.key_schemas);
-        let read = envelope::decode_row(key, &mut schemas, self).map_err(|_| NO_KEY);
+        let read = envelope::decode_row(key, &mut schemas, self).map_err(|_| NO_KEY.into());
         self.key_schemas = schemas;
         read
     }
 
     /// Notes the key of a row before an update, where it was another. A source that does not tell all of
     /// it says by that that it is the same.
-    fn note_old_key(&mut self, before: &str) {
+    fn note_old_key(&mut self, schema: Option<&AvroSchema>, before: &[u8]) {
         let key = &self.decoder.key;
         self.old_key.known = 0;
-        if key.is_empty() || envelope::decode_row(before.as_bytes(), &mut self.schemas, &mut self.old_key).is_err() {
+        if key.is_empty() {
             return;
         }
+        let read = match schema {
+            Some(schema) => schema.decode_before(before, &mut self.old_key),
+            None => envelope::decode_before(before, &mut self.schemas, &mut self.old_key),
+        };
         let is_same = |(column, text): (&usize, &String)| last(&self.columns[*column], self.record) == text.as_bytes();
-        if self.old_key.known < key.len() || key.iter().zip(&self.old_key.texts).all(is_same) {
+        if read.is_err() || self.old_key.known < key.len() || key.iter().zip(&self.old_key.texts).all(is_same) {
             return;
         }
         self.left_by.push(self.record as u32);
@@ -250,6 +317,7 @@ impl<'a> Rows<'a> {
             source_times,
             faults: self.faults,
             left: Left { records: self.left_by, columns: self.left.iter_mut().map(StringBuilder::finish).collect() },
+            unasked: self.unasked,
         }
     }
 }
@@ -323,9 +391,39 @@ impl RowSink for Rows<'_> {
     }
 }
 
-fn reason(error: &DecodeError) -> Reason {
-    match error {
-        DecodeError::NotJson { .. } => NOT_JSON,
-        DecodeError::NotEnvelope(_) | DecodeError::UnknownOp | DecodeError::WrongRows { .. } => NOT_ENVELOPE,
+/// Why a record is not read.
+enum Unread {
+    /// Something is wrong with it.
+    Fault(Reason),
+    /// It tells of no change.
+    NoChange,
+    /// Whoever has its schema is to be asked first.
+    Unasked(u32),
+}
+
+impl From<Reason> for Unread {
+    fn from(reason: Reason) -> Self {
+        Self::Fault(reason)
+    }
+}
+
+impl From<DecodeError> for Unread {
+    fn from(error: DecodeError) -> Self {
+        Self::Fault(match error {
+            DecodeError::NotJson { .. } => NOT_JSON,
+            DecodeError::NotAsSchema { .. } => NOT_AS_SCHEMA,
+            DecodeError::NotEnvelope(_) | DecodeError::UnknownOp | DecodeError::WrongRows { .. } => NOT_ENVELOPE,
+            DecodeError::Boundary => return Self::NoChange,
+        })
+    }
+}
+
+/// The schema of an id.
+fn registered(schemas: &AvroSchemas, id: u32) -> Result<&AvroSchema, Unread> {
+    match schemas.get(id) {
+        Some(Registered::Schema(schema)) => Ok(schema),
+        Some(Registered::Unknown) => Err(UNKNOWN_SCHEMA.into()),
+        Some(Registered::Unreadable) => Err(UNREADABLE_SCHEMA.into()),
+        None => Err(Unread::Unasked(id)),
     }
 }

@@ -6,8 +6,8 @@
 //! rejects, each with its reason.
 //!
 //! Guaranteed: every record comes out as exactly one of row, reject or filtered. The outcome
-//! depends on the record and the dataset's declaration alone, so that reading a record again gives
-//! the same again. Nothing here does I/O or reads a clock, and no reason repeats a value.
+//! depends on the record, its schema and the dataset's declaration alone, so that reading a record
+//! again gives the same again. Nothing here does I/O or reads a clock, and no reason repeats a value.
 
 pub mod decoder;
 mod json_schema;
@@ -17,6 +17,6 @@ pub mod reject;
 pub mod types;
 
 pub use json_schema::json_schema;
-pub use normaliser::{Normalised, Transform};
+pub use normaliser::{Normalised, Transform, TransformError};
 pub use reject::Reason;
 pub use types::SemanticType;

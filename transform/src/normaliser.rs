@@ -3,6 +3,7 @@
 //! What passes through: a batch of raw records, into a [`Normalised`] batch. Rows keep the order of
 //! the log. A record with any fault becomes a reject as a whole; its row does not appear.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray, UInt32Array, new_null_array};
@@ -12,6 +13,7 @@ use arrow::compute::{concat_batches, filter, filter_record_batch, take_record_ba
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use ruam_event::change::Op;
+use ruam_event::envelope::avro::AvroSchemas;
 use ruam_event::{ColumnSpec, DatasetSpec, Records, SpecError};
 
 use crate::decoder::{Decoder, Left, Staged};
@@ -36,6 +38,17 @@ struct Column {
 
 /// What became of a batch of records.
 #[derive(Debug)]
+/// Why a batch of records cannot be transformed. No record is at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum TransformError {
+    /// Whoever has the schemas of these ids is to be asked for them first.
+    #[error("{} schemas are not known", .0.len())]
+    Unasked(BTreeSet<u32>),
+    /// The columns do not fit together, by a bug.
+    #[error("a batch cannot be put into columns: {0}")]
+    Columns(#[from] ArrowError),
+}
+
 pub struct Normalised {
     /// The accepted changes in the order of the log, as [`Transform::schema`] has them. A delete
     /// holds its key columns and its origin; a truncation its origin alone. At the end come deletes of
@@ -83,13 +96,18 @@ impl Transform {
         &self.schema
     }
 
-    /// Turns a batch of records into rows and rejects.
+    /// Turns a batch of records into rows and rejects. Records in Avro name their schemas, of which `schemas` has what
+    /// their registry says.
     ///
     /// # Errors
-    /// None that a record could cause: Arrow checks every column against the schema.
-    pub fn apply(&self, records: &Records) -> Result<Normalised, ArrowError> {
-        let staged = self.decoder.decode(records);
-        let Staged { columns: texts, unchanged, ops, source_times, mut faults, left } = staged;
+    /// Where a record names a schema that the registry has not been asked for. Otherwise none that a record could
+    /// cause: Arrow checks every column against the schema.
+    pub fn apply(&self, records: &Records, schemas: &AvroSchemas) -> Result<Normalised, TransformError> {
+        let staged = self.decoder.decode(records, schemas);
+        let Staged { columns: texts, unchanged, ops, source_times, mut faults, left, unasked } = staged;
+        if !unasked.is_empty() {
+            return Err(TransformError::Unasked(unasked));
+        }
         let mut arrays = Vec::with_capacity(self.schema.fields().len());
         let mut masks = Vec::with_capacity(self.schema.fields().len());
         for (index, ((column, text), unchanged)) in self.columns.iter().zip(&texts).zip(unchanged).enumerate() {
@@ -217,6 +235,7 @@ mod tests {
     use ruam_event::{Partition, Position, Topic, TopicId};
 
     const SPEC: &str = r#"dataset = "bora.person"
+    use ruam_event::envelope::avro::{AvroSchema, Registered};
 title = { th = "บุคคล", en = "Persons" }
 description = { th = "ก", en = "a" }
 owner = { th = "กรมการปกครอง", en = "DOPA" }
@@ -236,14 +255,12 @@ columns = [
         Transform::new(&DatasetSpec::parse("bora/person.toml", spec).unwrap(), 300).unwrap()
     }
 
-    fn records(values: &[&str]) -> Records {
+    fn records<'r>(values: impl IntoIterator<Item = (&'r [u8], Option<&'r [u8]>)>) -> Records {
         let topic = Arc::new(Topic { name: "ruam.bora.person".into(), id: TopicId(7) });
         let mut records = Records::new(Partition { topic, index: 3 }, 100);
-        for (index, value) in values.iter().enumerate() {
-            let value = (*value != "tombstone").then_some(value.as_bytes());
+        for (index, (key, value)) in values.into_iter().enumerate() {
             let (offset, position) = (100 + index as i64, Some(Position::new(index as u64)));
-            let key = Some(&br#"{"citizen_id":"3100600445635"}"#[..]);
-            records.push(Record { offset, arrived: 1000, key, value, id: None, position });
+            records.push(Record { offset, arrived: 1000, key: Some(key), value, id: None, position });
         }
         records
     }
@@ -252,13 +269,21 @@ columns = [
         let array = batch.column_by_name(name).unwrap();
         (0..array.len()).map(|row| array_value_to_string(array, row).unwrap()).collect()
     }
+    const KEY: &[u8] = br#"{"citizen_id":"3100600445635"}"#;
+
+    fn apply(transform: &Transform, values: &[&str]) -> Normalised {
+        let values = values.iter().map(|value| (KEY, (*value != "tombstone").then_some(value.as_bytes())));
+        transform.apply(&records(values), &AvroSchemas::default()).unwrap()
+    }
+
 
     const GOOD: &str = r#"{"op":"c","after":{"citizen_id":"1-1120-34563-56-2","born":"๑๕ มี.ค. ๒๕๓๐","note":"เเม่"},"source":{"ts_ms":5}}"#;
 
     #[test]
     fn each_record_is_row_reject_or_filtered() {
-        let normalised = transform(SPEC)
-            .apply(&records(&[
+        let normalised = apply(
+            &transform(SPEC),
+            &[
                 GOOD,
                 "tombstone",
                 "not json",
@@ -271,8 +296,8 @@ columns = [
                 r#"{"op":"c","after":{"citizen_id":"3100600445635","born":"1/1/2530","born":"1/1/2530"}}"#,
                 r#"{"op":"c","after":{"citizen_id":"3100600445635","born":{"d":1}}}"#,
                 r#"{"op":"t"}"#,
-            ]))
-            .unwrap();
+            ],
+        );
         assert_eq!(normalised.ops, [Op::Insert, Op::Update, Op::Delete, Op::Delete, Op::Truncate]);
         assert_eq!(normalised.filtered, 1);
         assert_eq!(
@@ -307,8 +332,9 @@ columns = [
             format!(r#"{{"op":"u","before":{},"after":{}}}"#, row(before), row(after))
         };
         let (old, new) = (r#""1112034563562""#, r#""3100600445635""#);
-        let normalised = transform(SPEC)
-            .apply(&records(&[
+        let normalised = apply(
+            &transform(SPEC),
+            &[
                 &update(old, new),
                 // The same in another spelling, a key that cannot have been one, and one that is none.
                 &update(r#""3-1006-00445-63-5""#, new),
@@ -317,8 +343,8 @@ columns = [
                 &update(old, r#""3100600445636""#),
                 &update(old, r#""3-1006-00445-63-5""#),
                 GOOD,
-            ]))
-            .unwrap();
+            ],
+        );
         assert_eq!(normalised.ops[..5], [Op::Update; 5]);
         assert_eq!((normalised.left, &normalised.ops[6..]), (2, &[Op::Delete; 2][..]));
         assert_eq!(column(&normalised.rows, "citizen_id")[6..], ["1112034563562", "1112034563562"]);
@@ -330,22 +356,66 @@ columns = [
     #[test]
     fn a_clean_batch_is_not_copied_and_has_the_schema() {
         let transform = transform(SPEC);
-        let normalised = transform.apply(&records(&[GOOD, GOOD])).unwrap();
+        let normalised = apply(&transform, &[GOOD, GOOD]);
+    /// A row of Avro in Confluent's framing.
+    fn framed(id: u8, texts: &[&str]) -> Vec<u8> {
+        let mut bytes = vec![0, 0, 0, 0, id];
+        for text in texts {
+            bytes.push(text.len() as u8 * 2);
+            bytes.extend_from_slice(text.as_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn avro_is_read_by_the_schemas_that_records_name() {
+        let spec = format!("topic = {{ encoding = \"avro\", format = \"rows\" }}\n{SPEC}");
+        let row = framed(1, &["3100600445635", "1/1/2530"]);
+        let (key, gone) = (framed(2, &["3100600445635"]), framed(2, &["1112034563562"]));
+        let strange = [framed(3, &["a"]), framed(4, &["a"]), framed(1, &["a"]), b"{}".to_vec()];
+        let mut all = vec![(&key[..], Some(&row[..])), (&gone, None), (KEY, None), (&[0; 8], None)];
+        all.extend(strange.iter().map(|value| (KEY, Some(&value[..]))));
+        let (transform, records, mut schemas) = (transform(&spec), records(all), AvroSchemas::default());
+        let unasked = |schemas: &AvroSchemas| match transform.apply(&records, schemas) {
+            Err(TransformError::Unasked(ids)) => ids.into_iter().collect(),
+            _ => Vec::new(),
+        };
+        assert_eq!(unasked(&schemas), [0, 1, 2, 3, 4]);
+        let schema = |names: &[&str]| {
+            let fields: Vec<_> = names.iter().map(|name| format!(r#"{{"name":"{name}","type":"string"}}"#)).collect();
+            let text = format!(r#"{{"type":"record","name":"r","fields":[{}]}}"#, fields.join(","));
+            Registered::Schema(AvroSchema::parse(&text).unwrap().into())
+        };
+        schemas.learn(1, schema(&["citizen_id", "born"]));
+        assert_eq!(unasked(&schemas), [0, 2, 3, 4]);
+        schemas.learn(2, schema(&["citizen_id"]));
+        for (id, registered) in [(0, Registered::Unknown), (3, Registered::Unknown), (4, Registered::Unreadable)] {
+            schemas.learn(id, registered);
+        }
+        let normalised = transform.apply(&records, &schemas).unwrap();
+        assert_eq!(normalised.ops, [Op::Insert, Op::Delete, Op::Delete]);
+        let ids = ["3100600445635", "1112034563562", "3100600445635"];
+        assert_eq!(column(&normalised.rows, "citizen_id"), ids);
+        let reasons = ["unknown_schema", "unknown_schema", "unreadable_schema", "not_as_schema", "not_avro"];
+        assert_eq!(column(&normalised.rejects, "reason"), reasons);
+        assert_eq!(column(&normalised.rejects, "_offset"), ["103", "104", "105", "106", "107"]);
+    }
+
         let names: Vec<_> = normalised.rows.schema().fields().iter().map(|field| field.name().clone()).collect();
         let expected: Vec<_> = transform.schema().fields().iter().map(|field| field.name().clone()).collect();
         assert_eq!(names, expected);
         assert_eq!(names[..4], ["citizen_id", "born", "note", "note_raw"]);
-        assert_eq!(names.len(), 4 + fields().len());
+        assert_eq!(names.len(), 4 + fields(false).len());
         assert_eq!((normalised.rows.num_rows(), normalised.rejects.num_rows(), normalised.filtered), (2, 0, 0));
     }
 
     #[test]
     fn what_a_dataset_does_not_take_is_rejected() {
         let large = GOOD.replace("เเม่", &"แ".repeat(100));
-        let normalised = transform(SPEC).apply(&records(&[&large])).unwrap();
+        let normalised = apply(&transform(SPEC), &[&large]);
         assert_eq!(column(&normalised.rejects, "reason"), ["too_large"]);
         let delete = r#"{"op":"d","before":{"citizen_id":"3100600445635"}}"#;
-        let normalised = transform(&SPEC.replace("upsert", "append")).apply(&records(&[delete, GOOD])).unwrap();
+        let normalised = apply(&transform(&SPEC.replace("upsert", "append")), &[delete, GOOD]);
         assert_eq!(
             (column(&normalised.rejects, "reason"), normalised.rows.num_rows()),
             (vec!["not_an_insert".to_owned()], 1)
@@ -355,9 +425,8 @@ columns = [
     #[test]
     fn unknown_columns_can_be_ignored() {
         let spec = format!("unknown_columns = \"ignore\"\n{SPEC}");
-        let normalised = transform(&spec)
-            .apply(&records(&[r#"{"op":"c","after":{"extra":[1],"citizen_id":"3100600445635","born":"1/1/2530"}}"#]))
-            .unwrap();
+        let event = r#"{"op":"c","after":{"extra":[1],"citizen_id":"3100600445635","born":"1/1/2530"}}"#;
+        let normalised = apply(&transform(&spec), &[event]);
         assert_eq!((normalised.rows.num_rows(), normalised.rejects.num_rows()), (1, 0));
     }
 

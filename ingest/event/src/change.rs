@@ -106,10 +106,20 @@ impl Op {
         }
     }
 
+    /// Reads the word for a change of one row: all but a truncation.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Insert, Self::Update, Self::Delete, Self::Snapshot].into_iter().find(|op| op.word() == word)
+    }
+
     /// Whether a row stands after the change.
     pub fn leaves_row(self) -> bool {
         matches!(self, Self::Snapshot | Self::Insert | Self::Update)
     }
+}
+
+/// A time of RFC 3339 in microseconds since 1970-01-01 UTC, if a text is one.
+pub fn micros_of(time: &str) -> Option<i64> {
+    chrono::DateTime::parse_from_rfc3339(time).ok().map(|time| time.timestamp_micros())
 }
 
 /// A row as it was before a change: as much of it as the source tells.

@@ -12,14 +12,17 @@
 //! with or without the `schema`/`payload` wrapping. CloudEvents in Kafka's binary mode:
 //! <https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/kafka-protocol-binding.md>.
 
+pub mod avro;
+mod meaning;
 mod reader;
 mod schema;
 
 use std::io::Write;
 
+pub use meaning::ConnectType;
 pub use reader::{
-    DecodeError, Decoded, Image, RowSink, Scalar, decode, decode_bare_row, decode_cloud_event, decode_plain_row,
-    decode_row,
+    DecodeError, Decoded, Image, RowSink, Scalar, decode, decode_bare_row, decode_before, decode_cloud_event,
+    decode_plain_row, decode_row,
 };
 pub use schema::Schemas;
 
@@ -200,10 +203,10 @@ pub fn decode_event(bytes: &[u8], position: Position, key: &[String]) -> Result<
     Ok(ChangeEvent { position, source_time: decoded.source_time, change })
 }
 
-fn decode_old(before: Option<&str>, schemas: &mut Schemas, key: &[String]) -> Result<OldRow, DecodeError> {
+fn decode_old(before: Option<&[u8]>, schemas: &mut Schemas, key: &[String]) -> Result<OldRow, DecodeError> {
     let Some(before) = before else { return Ok(OldRow::None) };
     let mut collect = Collect::default();
-    decode_row(before.as_bytes(), schemas, &mut collect)?;
+    decode_before(before, schemas, &mut collect)?;
     Ok(old_row(collect.row(), key))
 }
 
@@ -354,6 +357,21 @@ mod tests {
 
     #[test]
     fn reads_what_debezium_writes() {
+    #[test]
+    fn notes_of_transactions_are_no_changes() {
+        let note = r#"{"status":"END","id":"571:53195829","ts_ms":1,"event_count":2,"data_collections":[{"data_collection":"public.t","event_count":2}]}"#;
+        assert_eq!(decode_text(note).unwrap_err(), DecodeError::Boundary);
+        let wrapped = format!("{{\"schema\":{{\"type\":\"struct\"}},\"payload\":{note}}}");
+        assert_eq!(decode_text(&wrapped).unwrap_err(), DecodeError::Boundary);
+        // What has a row, or lacks one of its parts, is none.
+        for other in [note.replace("{\"status\"", "{\"after\":{},\"status\""), note.replace("event_count", "events")] {
+            assert_eq!(decode_text(&other).unwrap_err(), DecodeError::NotEnvelope("it has no `op`"));
+        }
+        let block =
+            r#"{"op":"c","after":{"id":1},"transaction":{"id":"1:2","total_order":1,"data_collection_order":1}}"#;
+        assert_eq!(decode_text(block).unwrap().op, Op::Insert);
+    }
+
         let text = r#"{"before":null,"after":{"id":1,"name":"สมชาย","pay":12.50,"tags":["a"],"ok":true,"note":"__debezium_unavailable_value"},
             "source":{"version":"3.0.0.Final","connector":"postgresql","name":"s","ts_ms":1711234567890,"snapshot":"first","db":"x","sequence":"[null,\"24\"]","schema":"public","table":"t","txId":1,"lsn":24,"xmin":null},
             "transaction":null,"op":"r","ts_ms":1711234567999,"ts_us":1711234567999000}"#;
@@ -381,7 +399,12 @@ mod tests {
             source_time: Some(951_782_400_000_001),
             change: Change::Truncate,
         };
-        let headers: Vec<_> = attributes(&dataset(), &event).collect();
+        let (mut id, mut headers) = (String::new(), Vec::new());
+        write_id(event.position, &mut id);
+        attributes(&source_of(&dataset()), &id, &event, &mut |name, value| {
+            headers.push((name, String::from_utf8(value.to_vec()).unwrap()));
+        });
+        assert!(headers.len() <= ATTRIBUTES);
         let of = |name| headers.iter().find(|(header, _)| *header == name).map(|(_, value)| value.as_str());
         assert_eq!(of("ce_id"), Some("7.2"));
         assert_eq!(of("ce_source"), Some("/bora/person"));

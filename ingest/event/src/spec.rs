@@ -7,7 +7,7 @@
 //!
 //! Guaranteed: an unknown key is an error, and every error names file, line, key and remedy.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 
@@ -15,6 +15,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::dataset::{DatasetId, is_name};
+use crate::envelope::ConnectType;
 use crate::spec_file::{SpecError, SpecFile};
 
 /// By how many columns rows may lie together: with more, they lie together by none.
@@ -166,6 +167,10 @@ struct TopicSpec {
     partitions: Option<Spanned<i32>>,
     format: Option<Spanned<TopicFormat>>,
     encoding: Option<Spanned<TopicEncoding>>,
+    /// Of which types columns are that Kafka Connect has beside the primitive ones, in records in JSON that come
+    /// without their schema.
+    #[serde(default)]
+    schema: BTreeMap<Spanned<String>, ConnectType>,
 }
 
 /// How the records of a topic are written.
@@ -356,6 +361,11 @@ impl DatasetSpec {
         self.topic.encoding.as_ref().map(|encoding| *encoding.get_ref()).unwrap_or_default()
     }
 
+    /// The columns that mean more than they are in records without a schema.
+    pub fn topic_schema(&self) -> impl Iterator<Item = (&str, ConnectType)> {
+        self.topic.schema.iter().map(|(column, of)| (column.get_ref().as_str(), *of))
+    }
+
     /// That its records are in Avro, and the registry with their schemas is not known.
     pub fn without_registry(&self) -> SpecError {
         self.error_at(
@@ -528,7 +538,8 @@ impl DatasetSpec {
         if let Some(encoding) = &self.topic.encoding
             && *encoding.get_ref() == TopicEncoding::Avro
         {
-            let wrong = |problem: &str, remedy: &str| Err(self.error_at(encoding.span(), "topic.encoding", problem, remedy));
+            let wrong =
+                |problem: &str, remedy: &str| Err(self.error_at(encoding.span(), "topic.encoding", problem, remedy));
             if self.source.is_some() {
                 return wrong(
                     "the topic of a dataset with a source is in JSON, as ruam writes it",
@@ -538,6 +549,17 @@ impl DatasetSpec {
             if self.topic_format() == TopicFormat::CloudEvents {
                 return wrong("CloudEvents in structured mode are in JSON", "Remove `encoding`");
             }
+        }
+        if let Some((column, _)) = self.topic.schema.first_key_value() {
+            if self.source.is_some() || self.topic_encoding() == TopicEncoding::Avro {
+                return Err(self.error_at(
+                    column.span(),
+                    "topic.schema",
+                    "the records of this topic say themselves what their values mean",
+                    "Remove it: it is for JSON that others write without a schema",
+                ));
+            }
+            self.check_named("topic.schema", &self.topic.schema.keys().cloned().collect::<Vec<_>>())?;
         }
         match &self.topic.partitions {
             Some(partitions) if !(1..=1000).contains(partitions.get_ref()) => Err(self.error_at(
@@ -709,6 +731,45 @@ title = { th = "เงิน", en = "Pay" }
         let error = with(&clash, "history = true").unwrap_err().to_string();
         assert!(error.starts_with("specs/bora/person.toml:22: columns.name: `valid_to` is also the name"), "{error}");
         assert!(parse(&clash).is_ok());
+    }
+
+    #[test]
+    fn a_topic_that_others_fill_says_how() {
+        let with = |lines: &str| parse(&SPEC.replacen("partitions = 2", lines, 1));
+        let spec = with("encoding = \"avro\"\nformat = \"rows\"").unwrap();
+        assert_eq!((spec.topic_encoding(), spec.topic_format()), (TopicEncoding::Avro, TopicFormat::Rows));
+        assert_eq!(spec.without_registry().line, 13);
+        let spec = with("[topic.schema]\npay = { decimal = 2 }\ncitizen_id = \"micro_timestamp\"").unwrap();
+        let schema: Vec<_> = spec.topic_schema().collect();
+        assert_eq!(schema, [("citizen_id", ConnectType::MicroTimestamp), ("pay", ConnectType::Decimal(2))]);
+        let source = |lines: &str| {
+            let text = SPEC.replacen("partitions = 2", lines, 1).replacen("mode =", "source.kind = \"x\"\nmode =", 1);
+            parse(&text)
+        };
+        for (parsed, expected) in [
+            (
+                with("encoding = \"xml\""),
+                "13: encoding: `xml` is not a value that is known here. Known are: json, avro",
+            ),
+            (
+                with("encoding = \"avro\"\nformat = \"cloud_events\""),
+                "13: topic.encoding: CloudEvents in structured mode are in JSON. Remove `encoding`",
+            ),
+            (source("encoding = \"avro\""), "14: topic.encoding: the topic of a dataset with a source is in JSON"),
+            (source("schema.pay = \"date\""), "14: topic.schema: the records of this topic say themselves"),
+            (with("encoding = \"avro\"\nschema.pay = \"date\""), "14: topic.schema: the records of this topic say"),
+            (
+                with("schema.paid = \"date\""),
+                "13: topic.schema: there is no column `paid`. The columns are: citizen_id, pay",
+            ),
+            (
+                with("schema.pay = \"day\""),
+                "13: schema.pay: `day` is not a value that is known here. Did you mean `date`?",
+            ),
+        ] {
+            let error = parsed.unwrap_err().to_string();
+            assert!(error.starts_with(&format!("specs/bora/person.toml:{expected}")), "{error}");
+        }
     }
 
     #[test]

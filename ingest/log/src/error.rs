@@ -133,7 +133,9 @@ pub enum LogError {
         source: KafkaError,
     },
     /// There can be no more threads.
-    #[error("publishing `{dataset}` needs a thread, and there can be no more: {source}. Raise the limit of tasks of this process")]
+    #[error(
+        "publishing `{dataset}` needs a thread, and there can be no more: {source}. Raise the limit of tasks of this process"
+    )]
     Thread {
         /// The dataset.
         dataset: DatasetId,
@@ -158,6 +160,26 @@ pub enum LogError {
         /// What that asks for.
         fault: Fault,
     },
+    /// The registry of schemas does not answer.
+    #[error(
+        "the schema registry at {url} does not answer: {problem}. Start it, or correct registry.url in ruam.toml; nothing is lost meanwhile"
+    )]
+    RegistryUnreachable {
+        /// Its address.
+        url: String,
+        /// What happened instead.
+        problem: String,
+    },
+    /// The registry of schemas cannot be used as it is.
+    #[error("the schema registry{}: {problem}. {remedy}", if url.is_empty() { String::new() } else { format!(" at {url}") })]
+    Registry {
+        /// Its address; none where that is what is wrong.
+        url: String,
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        remedy: String,
+    },
     /// The task was cut off.
     #[error("the work on the log was cut off")]
     Stopped,
@@ -166,7 +188,11 @@ pub enum LogError {
 impl Classify for LogError {
     fn fault(&self) -> Fault {
         match self {
-            Self::Unreachable { .. } | Self::Read { .. } | Self::Thread { .. } | Self::Stopped => Fault::Transient,
+            Self::Unreachable { .. }
+            | Self::RegistryUnreachable { .. }
+            | Self::Read { .. }
+            | Self::Thread { .. }
+            | Self::Stopped => Fault::Transient,
             Self::Topic { source, .. } | Self::Publish { source, .. } => match source.rdkafka_error_code() {
                 Some(
                     RDKafkaErrorCode::TopicAuthorizationFailed
@@ -178,7 +204,8 @@ impl Classify for LogError {
                 _ => Fault::Transient,
             },
             Self::Start { fault, .. } => *fault,
-            Self::Settings { .. }
+            Self::Registry { .. }
+            | Self::Settings { .. }
             | Self::PartitionCount { .. }
             | Self::Recreated { .. }
             | Self::OffsetOutOfRange { .. }

@@ -21,6 +21,7 @@ mod native;
 mod partitioner;
 pub mod publisher;
 mod recent;
+mod registry;
 pub mod subscriber;
 mod topics;
 
@@ -29,5 +30,6 @@ pub use error::LogError;
 pub use lease::Lease;
 pub use publisher::{EventName, Publisher};
 pub use recent::recent;
+pub use registry::{RegistrySettings, SchemaRegistry};
 pub use subscriber::{Delivery, Subscriber};
 pub use topics::{Log, LogSettings, TopicLayout};

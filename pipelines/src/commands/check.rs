@@ -4,6 +4,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
+use ruam_event::spec::TopicEncoding;
+use ruam_log::SchemaRegistry;
 use ruam_query::PseudonymKey;
 
 use crate::console::say;
@@ -30,13 +32,21 @@ impl Check {
             Err(problems) => return tell(&problems.0),
         };
         let connected = |dataset: &Dataset| ruam_connectors::check_connection(&dataset.spec, &settings.connections);
-        let unconnected: Vec<_> = datasets.all.values().filter_map(|dataset| connected(dataset).err()).collect();
+        let mut unconnected: Vec<_> = datasets.all.values().filter_map(|dataset| connected(dataset).err()).collect();
+        if settings.registry.is_none() {
+            let in_avro = datasets.all.values().filter(|dataset| dataset.spec.topic_encoding() == TopicEncoding::Avro);
+            unconnected.extend(in_avro.map(|dataset| dataset.spec.without_registry()));
+        }
         if !unconnected.is_empty() {
             return tell(&unconnected);
         }
         for dataset in datasets.all.values() {
             let spec = &dataset.spec;
             say(format!("{}: {}, {} columns, {}: right", spec.path(), spec.id(), spec.columns.len(), spec.mode))?;
+        }
+        if let Some(registry) = &settings.registry {
+            SchemaRegistry::open(registry)?;
+            say(format!("the schema registry at {}: right", registry.url))?;
         }
         let sent = gateway::sent(&datasets).count();
         if let Some(section) = &settings.gateway {

@@ -2,6 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use ruam_event::envelope::avro::AvroSchemas;
 use ruam_event::record::{Record, Records};
 use ruam_event::{Partition, Topic, TopicId};
 use ruam_fuzz::TRANSFORMS;
@@ -13,7 +14,7 @@ fuzz_target!(|sent: Vec<(Option<&[u8]>, Option<&[u8]>)>| {
         records.push(Record { offset, arrived: 0, key, value, id: None, position: None });
     }
     for transform in TRANSFORMS.iter() {
-        let normalised = transform.apply(&records).expect("columns");
+        let normalised = transform.apply(&records, &AvroSchemas::default()).expect("columns");
         let became = normalised.rows.num_rows() - normalised.left + normalised.rejects.num_rows() + normalised.filtered as usize;
         assert_eq!(became, records.len());
     }

@@ -10,7 +10,7 @@ use jiter::{Jiter, JiterError, Peek};
 
 use super::schema::Schemas;
 use super::{UNCHANGED, UNCHANGED_BYTES};
-use crate::change::Op;
+use crate::change::{Op, micros_of};
 
 /// Takes the columns of a row as they are read.
 ///
@@ -38,7 +38,7 @@ pub enum Scalar<'a> {
     Number(&'a str),
     /// A text, unescaped.
     Text(&'a str),
-    /// An array or object, as JSON text.
+    /// An array or object: its text in JSON, nothing in Avro.
     Nested(&'a str),
 }
 
@@ -51,8 +51,16 @@ pub struct Decoded<'a> {
     pub image: Image,
     /// When it happened in the source, in microseconds since 1970-01-01 UTC.
     pub source_time: Option<i64>,
-    /// The row before an update as JSON text, for [`decode_row`]; as much of it as the source tells.
-    pub before: Option<&'a str>,
+    /// The row before an update as it stands in the bytes, for [`decode_before`] or that of its
+    /// [schema](super::avro::AvroSchema::decode_before); as much of it as the source tells.
+    pub before: Option<&'a [u8]>,
+}
+
+impl Decoded<'_> {
+    /// What a record says that is a row and nothing else.
+    pub fn new_row() -> Self {
+        Self { op: Op::Insert, image: Image::New, source_time: None, before: None }
+    }
 }
 
 /// Which of the rows of an envelope the sink was given.
@@ -80,6 +88,14 @@ pub enum DecodeError {
     /// JSON, but not an envelope.
     #[error("not a change event: {0}")]
     NotEnvelope(&'static str),
+    /// Not as its schema of Avro has it.
+    #[error("not as its schema has it: {what} at byte {at}")]
+    NotAsSchema {
+        /// What is wrong.
+        what: &'static str,
+        /// Where.
+        at: usize,
+    },
     /// A kind of change that is not known.
     #[error("not a change event: `op` is none of c, u, d, r, t")]
     UnknownOp,
@@ -91,6 +107,9 @@ pub enum DecodeError {
         /// What is wrong with its rows.
         problem: &'static str,
     },
+    /// Debezium's note of where a transaction begins or ends: there is no change in it, and nothing is wrong.
+    #[error("not a change event: it says where a transaction begins or ends")]
+    Boundary,
 }
 
 impl From<JiterError> for DecodeError {
@@ -107,34 +126,44 @@ impl From<JiterError> for DecodeError {
 /// # Errors
 /// Where the bytes are not an envelope; the sink's row is void then.
 pub fn decode<'a>(bytes: &'a [u8], schemas: &mut Schemas, sink: &mut impl RowSink) -> Result<Decoded<'a>, DecodeError> {
+    schemas.begin();
     let mut reader = Reader::new(bytes, schemas)?;
     let mut parts = Parts::default();
     reader.read_envelope(&mut parts, sink, true)?;
     reader.json.finish()?;
-    let op = parts.op.ok_or(DecodeError::NotEnvelope("it has no `op`"))?;
-    let wrong = |problem| DecodeError::WrongRows { op: op.letter(), problem };
-    let image = match (op, parts.has_after, parts.before) {
-        (Op::Truncate, false, None) => Image::None,
-        (Op::Truncate, ..) => return Err(wrong("has a row")),
-        (Op::Delete, true, _) => return Err(wrong("has an `after`")),
-        (Op::Delete, false, None) => Image::None,
-        (Op::Delete, false, Some(before)) => {
-            Reader::of(before, schemas).read_row(sink)?;
-            Image::Old
-        }
-        (_, true, _) => Image::New,
-        (_, false, _) => return Err(wrong("has no `after`")),
-    };
-    let before = parts.before.filter(|_| op == Op::Update);
+    let op = parts.op.ok_or(if parts.is_boundary() {
+        DecodeError::Boundary
+    } else {
+        DecodeError::NotEnvelope("it has no `op`")
+    })?;
+    let image = image(op, parts.has_after, parts.before.is_some())?;
+    if let (Image::Old, Some(before)) = (image, parts.before) {
+        Reader::of(before, schemas).read_row(sink)?;
+    }
+    let before = parts.before.filter(|_| op == Op::Update).map(str::as_bytes);
     Ok(Decoded { op, image, source_time: parts.source_time, before })
 }
 
+/// Which of the rows that an envelope has is that of its change.
+pub(super) fn image(op: Op, has_after: bool, has_before: bool) -> Result<Image, DecodeError> {
+    let wrong = |problem| Err(DecodeError::WrongRows { op: op.letter(), problem });
+    match (op, has_after, has_before) {
+        (Op::Truncate, false, false) | (Op::Delete, false, false) => Ok(Image::None),
+        (Op::Truncate, ..) => wrong("has a row"),
+        (Op::Delete, true, _) => wrong("has an `after`"),
+        (Op::Delete, false, true) => Ok(Image::Old),
+        (_, true, _) => Ok(Image::New),
+        (_, false, _) => wrong("has no `after`"),
+    }
+}
+
 /// Reads a JSON object of columns, such as a record's key, into a sink; with or without Debezium's
-/// `schema`/`payload` wrapping. Without it, what columns mean is what `schemas` knows already.
+/// `schema`/`payload` wrapping. Without it, what columns mean is what is declared.
 ///
 /// # Errors
 /// Where the bytes are not such an object.
 pub fn decode_row(bytes: &[u8], schemas: &mut Schemas, sink: &mut impl RowSink) -> Result<(), DecodeError> {
+    schemas.begin();
     let payload = match wrapped(bytes) {
         Some((schema, payload)) => {
             schemas.learn(std::str::from_utf8(&bytes[schema]).unwrap_or_default());
@@ -143,6 +172,14 @@ pub fn decode_row(bytes: &[u8], schemas: &mut Schemas, sink: &mut impl RowSink) 
         None => 0,
     };
     Reader::new(&bytes[payload..], schemas)?.read_row(sink)
+}
+
+/// Reads what [`Decoded`] has as the row before an update, after that was read with the same `schemas`.
+///
+/// # Errors
+/// Where it is not an object of columns.
+pub fn decode_before(before: &[u8], schemas: &mut Schemas, sink: &mut impl RowSink) -> Result<(), DecodeError> {
+    Reader::new(before, schemas)?.read_row(sink)
 }
 
 /// Reads a JSON object of columns that is nothing else: no wrapping, and nothing behind it.
@@ -167,7 +204,7 @@ pub fn decode_bare_row(
     sink: &mut impl RowSink,
 ) -> Result<Decoded<'static>, DecodeError> {
     decode_row(bytes, schemas, sink)?;
-    Ok(Decoded { op: Op::Insert, image: Image::New, source_time: None, before: None })
+    Ok(Decoded::new_row())
 }
 
 /// Reads the value of a record that is a CloudEvent in structured mode, whose `data` is a row and whose `type` ends
@@ -182,6 +219,7 @@ pub fn decode_cloud_event(
     schemas: &mut Schemas,
     sink: &mut impl RowSink,
 ) -> Result<Decoded<'static>, DecodeError> {
+    schemas.begin();
     let mut reader = Reader::new(bytes, schemas)?;
     if reader.json.peek()? != Peek::Object {
         return Err(DecodeError::NotEnvelope("it is not a JSON object"));
@@ -194,15 +232,9 @@ pub fn decode_cloud_event(
             "type" => {
                 let word = reader.json.next_str()?;
                 let word = word.rsplit('.').next().unwrap_or_default();
-                op = [Op::Insert, Op::Update, Op::Delete, Op::Snapshot].into_iter().find(|op| op.word() == word);
-                if op.is_none() {
-                    return Err(DecodeError::UnknownOp);
-                }
+                op = Some(Op::from_word(word).ok_or(DecodeError::UnknownOp)?);
             }
-            "time" if reader.json.peek()? == Peek::String => {
-                let time = chrono::DateTime::parse_from_rfc3339(reader.json.next_str()?);
-                source_time = time.ok().map(|time| time.timestamp_micros());
-            }
+            "time" if reader.json.peek()? == Peek::String => source_time = micros_of(reader.json.next_str()?),
             "data" if std::mem::replace(&mut has_data, true) => {
                 return Err(DecodeError::NotEnvelope("it has two of `data`"));
             }
@@ -240,6 +272,15 @@ struct Parts<'a> {
     before: Option<&'a str>,
     has_after: bool,
     source_time: Option<i64>,
+    /// Which parts it has of Debezium's notes of where a transaction begins and ends, a bit for each.
+    noted: u8,
+}
+
+impl Parts<'_> {
+    /// Whether it is one of those notes.
+    fn is_boundary(&self) -> bool {
+        self.noted == 0b1111 && !self.has_after && self.before.is_none()
+    }
 }
 
 /// A record's text, and how far it is read.
@@ -308,6 +349,10 @@ impl<'a, 's> Reader<'a, 's> {
                     self.schemas.learn(self.since(start));
                 }
                 Part::Payload if outermost => self.read_envelope(parts, sink, false)?,
+                Part::Noted(bit) => {
+                    parts.noted |= bit;
+                    self.json.next_skip()?;
+                }
                 _ => self.json.next_skip()?,
             }
             part = self.json.next_key_bytes()?.map(Part::of);
@@ -398,6 +443,7 @@ enum Part {
     Op,
     Schema,
     Payload,
+    Noted(u8),
     Other,
 }
 
@@ -410,6 +456,10 @@ impl Part {
             b"op" => Self::Op,
             b"schema" => Self::Schema,
             b"payload" => Self::Payload,
+            b"status" => Self::Noted(1),
+            b"id" => Self::Noted(2),
+            b"event_count" => Self::Noted(4),
+            b"data_collections" => Self::Noted(8),
             _ => Self::Other,
         }
     }

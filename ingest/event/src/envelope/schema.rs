@@ -1,80 +1,52 @@
 //! What stands beside a payload: Kafka Connect's schema, which says what a column's number or text means.
 //!
-//! What passes through: the `schema` of a record, read once as long as it stays the same; a column's value, into
-//! the text that people would write for it. Debezium sends a day as a number of days and a decimal as bytes, in
-//! ways that its settings choose (`time.precision.mode`, `decimal.handling.mode`); the schema says which.
+//! What passes through: the `schema` of a record, read once as long as it stays the same, or for records that have
+//! none what their dataset declares; a column's value, into the text that people would write for it.
 //!
-//! Guaranteed: a column that the schema gives no such meaning stays as it is, and so does a value that has none.
-//!
-//! <https://debezium.io/documentation/reference/stable/connectors/postgresql.html#postgresql-temporal-types>
+//! Guaranteed: a column that the schema gives no such [`Meaning`] stays as it is, and so does a value that has none.
+//! What a record means depends on no other record.
 
 use std::collections::HashMap;
-use std::fmt::Write;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta};
 use serde_json::Value as Json;
 
 use super::Scalar;
+use super::meaning::{ConnectType, Meaning, write_decimal};
 
-/// What columns mean, as the last schema said.
+/// What columns mean, as the last schema said; or what is declared, for records without one.
 #[derive(Clone, Debug, Default)]
 pub struct Schemas {
-    /// That schema's text.
+    declared: HashMap<String, Meaning>,
+    /// The text of the last schema, what it said, and whether it is that of the record that is read.
     text: String,
-    columns: HashMap<String, Meaning>,
+    learnt: HashMap<String, Meaning>,
+    is_of_record: bool,
     /// The text of the last value that was rewritten.
     written: String,
 }
 
-/// What a value stands for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Meaning {
-    /// Days since 1970-01-01.
-    Days,
-    /// A time of day, in so many units a second.
-    TimeOfDay(i64),
-    /// A point in time of no zone, in so many units a second since 1970-01-01.
-    Moment(i64),
-    /// A day, time or point in time of no zone, with a letter for one behind it.
-    Zoneless,
-    /// Bytes of a whole number, of which so many digits stand behind the point.
-    Decimal(i64),
-    /// The same, and how many each value says.
-    AnyDecimal,
-}
-
-const MILLIS: i64 = 1_000;
-const MICROS: i64 = 1_000_000;
-const NANOS: i64 = 1_000_000_000;
-
-impl Meaning {
-    fn of(name: &str, scale: Option<i64>) -> Option<Self> {
-        Some(match name {
-            "io.debezium.time.Date" | "org.apache.kafka.connect.data.Date" => Self::Days,
-            "io.debezium.time.Time" | "org.apache.kafka.connect.data.Time" => Self::TimeOfDay(MILLIS),
-            "io.debezium.time.MicroTime" => Self::TimeOfDay(MICROS),
-            "io.debezium.time.NanoTime" => Self::TimeOfDay(NANOS),
-            "io.debezium.time.Timestamp" | "org.apache.kafka.connect.data.Timestamp" => Self::Moment(MILLIS),
-            "io.debezium.time.MicroTimestamp" => Self::Moment(MICROS),
-            "io.debezium.time.NanoTimestamp" => Self::Moment(NANOS),
-            "io.debezium.time.IsoDate" | "io.debezium.time.IsoTime" | "io.debezium.time.IsoTimestamp" => Self::Zoneless,
-            "org.apache.kafka.connect.data.Decimal" => Self::Decimal(scale?),
-            "io.debezium.data.VariableScaleDecimal" => Self::AnyDecimal,
-            _ => return None,
-        })
-    }
-}
-
 impl Schemas {
-    /// Takes note of a schema.
+    /// No schema yet; of records without one, these columns are of these types.
+    pub fn declared<'n>(columns: impl IntoIterator<Item = (&'n str, ConnectType)>) -> Self {
+        let columns = columns.into_iter().map(|(name, of)| (name.to_owned(), of.into()));
+        Self { declared: columns.collect(), ..Self::default() }
+    }
+
+    /// Another record is read.
+    pub(super) fn begin(&mut self) {
+        self.is_of_record = false;
+    }
+
+    /// Takes note of the schema of the record that is read.
     pub(super) fn learn(&mut self, text: &str) {
+        self.is_of_record = true;
         if text == self.text {
             return;
         }
         text.clone_into(&mut self.text);
-        self.columns.clear();
+        self.learnt.clear();
         let Ok(schema) = serde_json::from_str::<Json>(text) else { return };
         let fields = fields(&schema);
         // An envelope has its rows in it, a key is one.
@@ -83,25 +55,26 @@ impl Schemas {
         for (column, field) in columns {
             let scale = field.get("parameters").and_then(|parameters| text_of(parameters, "scale")?.parse().ok());
             if let Some(meaning) = text_of(field, "name").and_then(|name| Meaning::of(name, scale)) {
-                self.columns.insert(column.to_owned(), meaning);
+                self.learnt.insert(column.to_owned(), meaning);
             }
         }
     }
 
     /// A value as the schema means it.
     pub(super) fn read<'a>(&'a mut self, column: &str, value: Scalar<'a>) -> Scalar<'a> {
-        if self.columns.is_empty() {
+        let columns = if self.is_of_record { &self.learnt } else { &self.declared };
+        if columns.is_empty() {
             return value;
         }
-        let Some(meaning) = self.columns.get(column) else { return value };
+        let Some(meaning) = columns.get(column) else { return value };
         self.written.clear();
         let written = &mut self.written;
         let read = match (*meaning, value) {
-            (Meaning::Days, Scalar::Number(days)) => write_day(days, written),
-            (Meaning::TimeOfDay(unit), Scalar::Number(count)) => write_time(count, unit, written),
-            (Meaning::Moment(unit), Scalar::Number(count)) => write_moment(count, unit, written),
+            (meaning, Scalar::Number(count)) => {
+                count.parse().ok().and_then(|count| meaning.write_count(count, written))
+            }
             (Meaning::Zoneless, Scalar::Text(text)) => text.strip_suffix('Z').map(|text| written.push_str(text)),
-            (Meaning::Decimal(scale), Scalar::Text(bytes)) => write_decimal(bytes, scale, written),
+            (Meaning::Decimal(scale), Scalar::Text(bytes)) => write_base64(bytes, scale, written),
             (Meaning::AnyDecimal, Scalar::Nested(object)) => write_any_decimal(object, written),
             _ => None,
         };
@@ -123,68 +96,18 @@ fn text_of<'s>(object: &'s Json, name: &str) -> Option<&'s str> {
     object.get(name)?.as_str()
 }
 
-fn write_day(days: &str, out: &mut String) -> Option<()> {
-    let day = NaiveDate::default().checked_add_signed(TimeDelta::try_days(days.parse().ok()?)?)?;
-    write!(out, "{day}").ok()
+fn write_base64(bytes: &str, scale: i64, out: &mut String) -> Option<()> {
+    write_decimal(&STANDARD.decode(bytes).ok()?, scale, out)
 }
-
-fn write_time(count: &str, unit: i64, out: &mut String) -> Option<()> {
-    let count: i64 = count.parse().ok()?;
-    let (seconds, rest) = (count.div_euclid(unit), count.rem_euclid(unit));
-    let nanos = rest * (NANOS / unit);
-    let time = NaiveTime::from_num_seconds_from_midnight_opt(seconds.try_into().ok()?, nanos.try_into().ok()?)?;
-    write!(out, "{time}").ok()
-}
-
-fn write_moment(count: &str, unit: i64, out: &mut String) -> Option<()> {
-    let count: i64 = count.parse().ok()?;
-    let nanos = u32::try_from(count.rem_euclid(unit) * (NANOS / unit)).ok()?;
-    let moment = DateTime::from_timestamp(count.div_euclid(unit), nanos)?.naive_utc();
-    write!(out, "{}", moment.format("%Y-%m-%dT%H:%M:%S%.f")).ok()
-}
-
-fn write_decimal(bytes: &str, scale: i64, out: &mut String) -> Option<()> {
-    let bytes = STANDARD.decode(bytes).ok().filter(|bytes| !bytes.is_empty())?;
-    // As wide as this are all but a few numbers.
-    let digits = match bytes.len() {
-        1..=16 => {
-            let mut wide = if bytes[0] & 0x80 == 0 { [0; 16] } else { [0xff; 16] };
-            wide[16 - bytes.len()..].copy_from_slice(&bytes);
-            i128::from_be_bytes(wide).to_string()
-        }
-        _ => num_bigint::BigInt::from_signed_bytes_be(&bytes).to_string(),
-    };
-    let (sign, digits) = digits.strip_prefix('-').map_or(("", &digits[..]), |digits| ("-", digits));
-    out.push_str(sign);
-    let Ok(behind) = usize::try_from(scale) else {
-        // A scale below zero stands for zeros before the point.
-        out.push_str(digits);
-        out.extend(std::iter::repeat_n('0', usize::try_from(-scale).ok().filter(|zeros| *zeros <= MOST_DIGITS)?));
-        return Some(());
-    };
-    if behind == 0 {
-        out.push_str(digits);
-    } else if digits.len() > behind {
-        let (whole, part) = digits.split_at(digits.len() - behind);
-        out.extend([whole, ".", part]);
-    } else {
-        out.push_str("0.");
-        out.extend(std::iter::repeat_n('0', (behind - digits.len()).min(MOST_DIGITS)));
-        out.push_str(digits);
-    }
-    Some(())
-}
-
-/// A number of PostgreSQL has no more digits on either side of its point.
-const MOST_DIGITS: usize = 131_072;
 
 fn write_any_decimal(object: &str, out: &mut String) -> Option<()> {
     let object: Json = serde_json::from_str(object).ok()?;
-    write_decimal(text_of(&object, "value")?, object.get("scale")?.as_i64()?, out)
+    write_base64(text_of(&object, "value")?, object.get("scale")?.as_i64()?, out)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::meaning::{MICROS, NANOS};
     use super::*;
     use proptest::prelude::*;
 
@@ -259,6 +182,20 @@ mod tests {
         assert_eq!(read(decimal, "\"parameters\":{\"scale\":\"2\"},", Scalar::Text("?")), "Text(\"?\")");
     }
 
+    #[test]
+    fn what_is_declared_holds_for_records_without_a_schema() {
+        let mut schemas = Schemas::declared([("c", ConnectType::Date), ("d", ConnectType::Decimal(2))]);
+        let read = |schemas: &mut Schemas| {
+            [("c", Scalar::Number("1")), ("d", Scalar::Text("BNI="))]
+                .map(|(column, value)| format!("{:?}", schemas.read(column, value)))
+        };
+        assert_eq!(read(&mut schemas), ["Text(\"1970-01-02\")", "Number(\"12.34\")"]);
+        schemas.learn(&format!("{{\"fields\":[{}]}}", field("c", "io.debezium.time.MicroTime", "")));
+        assert_eq!(read(&mut schemas), ["Text(\"00:00:00.000001\")", "Text(\"BNI=\")"]);
+        schemas.begin();
+        assert_eq!(read(&mut schemas)[0], "Text(\"1970-01-02\")");
+    }
+
     proptest! {
         #[test]
         fn whole_numbers_come_back(number: i128, scale in 0_u32..40) {
@@ -277,7 +214,7 @@ mod tests {
             schemas.learn(&text);
             let _ = schemas.read("c", Scalar::Text(&value));
             for meaning in [Meaning::Days, Meaning::TimeOfDay(MICROS), Meaning::Moment(NANOS), Meaning::Decimal(2), Meaning::AnyDecimal] {
-                schemas.columns.insert("c".to_owned(), meaning);
+                schemas.learnt.insert("c".to_owned(), meaning);
                 let _ = schemas.read("c", Scalar::Number(&value));
                 let _ = schemas.read("c", Scalar::Nested(&value));
                 let _ = schemas.read("c", Scalar::Text(&value));
