@@ -3,10 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rdkafka::ClientConfig;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use ruam_tests::broker::log_at;
-use ruam_tests::{Broker, Installation, Process};
+use ruam_tests::broker::{embedded_in, publish};
+use ruam_tests::{Broker, Installation};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -127,21 +125,7 @@ columns = [
 ]
 "#;
 
-/// Publishes events of a table whose rows have an identity of their own, so that their numbers change.
-fn publish(up: &mut Process, events: &[String]) -> Result<()> {
-    let line = up.wait_for("the log answers", PATIENCE)?;
-    let address = line.split("127.0.0.1:").nth(1).context("an address")?;
-    let servers = format!("127.0.0.1:{}", address.split(|c: char| !c.is_ascii_digit()).next().context("a port")?);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(log_at(servers.clone()).ensure_topic("plots", 1))?;
-    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", servers).create()?;
-    for event in events {
-        let record = BaseRecord::<str, str>::to("plots").partition(0).key("id").payload(event);
-        producer.send(record).map_err(|(error, _)| error)?;
-    }
-    Ok(producer.flush(PATIENCE)?)
-}
-
+/// A table whose rows have an identity of their own, so that their numbers change.
 pub fn a_row_takes_another_key() -> Result<()> {
     let installation = Installation::empty(Broker::Embedded)?;
     installation.write_spec("test/plot", MOVED)?;
@@ -163,7 +147,8 @@ pub fn a_row_takes_another_key() -> Result<()> {
         event("c", "null", &row(1, "d", "1/5/2567"), 70),
     ];
     let mut up = installation.start(&["up"])?;
-    publish(&mut up, &events)?;
+    let records = events.iter().map(|event| (Some(&b"id"[..]), Some(event.as_bytes())));
+    publish(&embedded_in(&mut up)?, "plots", records)?;
     let deadline = Instant::now() + PATIENCE;
     while installation.ask("select count(*) from test.plot where owner = 'd'")? != values(&[&["1"]]) {
         ensure!(Instant::now() < deadline, "not all events arrived:\n{}", up.said());

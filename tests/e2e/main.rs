@@ -148,6 +148,7 @@ fn tests() -> Vec<(String, Need, Test)> {
             gateway::a_crash_loses_nothing_and_doubles_nothing,
         ),
         ("debezium::both_roads_end_in_equal_tables", Need::Debezium, debezium::both_roads_end_in_equal_tables),
+        ("debezium::what_is_wrong_with_avro_is_told", Need::Nothing, debezium::what_is_wrong_with_avro_is_told),
         ("debezium::rows_and_cloud_events_are_tables", Need::Nothing, debezium::rows_and_cloud_events_are_tables),
         ("postgres::the_lake_has_what_the_server_has", Need::Postgres, postgres::the_lake_has_what_the_server_has),
         ("postgres::a_source_keeps_its_promises", Need::Postgres, postgres::a_source_keeps_its_promises),

@@ -3,9 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rdkafka::ClientConfig;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use ruam_tests::broker::log_at;
+use ruam_tests::broker::{embedded_in, publish};
 use ruam_tests::{Broker, Installation, installation};
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -82,14 +80,11 @@ pub fn bad_records_are_kept_with_reason_and_place(broker: Broker) -> Result<()> 
     // The worker waits for whoever makes the topic.
     let servers = match broker.servers()? {
         Some(servers) => servers,
-        None => {
-            let line = up.wait_for("the log answers", PATIENCE)?;
-            let address = line.split("127.0.0.1:").nth(1).context("an address")?;
-            format!("127.0.0.1:{}", address.split(|c: char| !c.is_ascii_digit()).next().context("a port")?)
-        }
+        None => embedded_in(&mut up)?,
     };
-    publish(&servers, &topic)?;
-    let wanted = records().len();
+    let records = records();
+    publish(&servers, &topic, records.iter().map(|(key, value, _)| (key.map(str::as_bytes), value.as_deref())))?;
+    let wanted = records.len();
     let deadline = Instant::now() + PATIENCE;
     loop {
         let counts = installation
@@ -111,7 +106,7 @@ pub fn bad_records_are_kept_with_reason_and_place(broker: Broker) -> Result<()> 
         "select _offset, reason, column_name, _topic, _partition, detail, encode(raw_key, 'hex'), encode(raw_value, 'hex') \
          from test.birth__rejects order by _offset",
     )?;
-    let expected: Vec<_> = records().into_iter().enumerate().filter(|(_, (_, _, reject))| reject.is_some()).collect();
+    let expected: Vec<_> = records.into_iter().enumerate().filter(|(_, (_, _, reject))| reject.is_some()).collect();
     ensure!(rejects.len() == expected.len(), "{rejects:#?}");
     for (found, (offset, (key, value, reject))) in rejects.iter().zip(expected) {
         let (reason, column) = reject.context("a reject")?;
@@ -131,20 +126,5 @@ pub fn bad_records_are_kept_with_reason_and_place(broker: Broker) -> Result<()> 
     let listed =
         installation.succeed(&["rejects", "list", "--raw", "--reason", "impossible_date", "--format", "json"])?;
     ensure!(listed.contains("กุมภาพันธ์") && listed.contains(&format!("{topic}/0/5")), "{listed}");
-    Ok(())
-}
-
-fn publish(servers: &str, topic: &str) -> Result<()> {
-    let log = log_at(servers.to_owned());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(log.ensure_topic(topic, 1))?;
-    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", servers).create()?;
-    for (key, value, _) in records() {
-        let mut record = BaseRecord::<str, [u8]>::to(topic).partition(0);
-        record.key = key;
-        record.payload = value.as_deref();
-        producer.send(record).map_err(|(error, _)| error)?;
-    }
-    producer.flush(PATIENCE)?;
     Ok(())
 }

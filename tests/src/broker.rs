@@ -1,11 +1,18 @@
 //! Which log a test runs against: all that is said of one holds for the other.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use ruam_log::{Log, LogSettings};
 
+use crate::Process;
 use crate::kafka::Kafka;
+
+/// How long a broker may take.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A kind of broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +26,36 @@ pub enum Broker {
 /// The log at some addresses.
 pub fn log_at(servers: String) -> Log {
     Log::new(LogSettings { bootstrap_servers: servers, properties: Default::default(), replication: 1 })
+}
+
+/// Where the broker inside a process listens, once that says so.
+///
+/// # Errors
+/// Where it does not.
+pub fn embedded_in(up: &mut Process) -> Result<String> {
+    let line = up.wait_for("the log answers", PATIENCE)?;
+    let address = line.split("127.0.0.1:").nth(1).context("an address")?;
+    Ok(format!("127.0.0.1:{}", address.split(|c: char| !c.is_ascii_digit()).next().context("a port")?))
+}
+
+/// Publishes keys and values as they are into the one partition of a topic, which is made if it is not there.
+///
+/// # Errors
+/// Where the broker does not take them.
+pub fn publish<'r>(
+    servers: &str,
+    topic: &str,
+    records: impl IntoIterator<Item = (Option<&'r [u8]>, Option<&'r [u8]>)>,
+) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(log_at(servers.to_owned()).ensure_topic(topic, 1))?;
+    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", servers).create()?;
+    for (key, value) in records {
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(0);
+        (record.key, record.payload) = (key, value);
+        producer.send(record).map_err(|(error, _)| error)?;
+    }
+    Ok(producer.flush(PATIENCE)?)
 }
 
 static KAFKA: OnceLock<Result<Kafka, String>> = OnceLock::new();

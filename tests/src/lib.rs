@@ -13,6 +13,7 @@ pub mod kafka;
 pub mod model;
 pub mod postgres;
 pub mod process;
+pub mod registry;
 pub mod s3;
 pub mod strangers;
 pub mod tables;
@@ -21,6 +22,7 @@ pub mod tpch;
 pub use broker::Broker;
 pub use installation::Installation;
 pub use process::Process;
+pub use registry::Registry;
 
 /// Says that this process is to be `ruam`.
 pub const AS_RUAM: &str = "RUAM_TEST_AS_RUAM";

@@ -3,10 +3,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use rdkafka::ClientConfig;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use ruam_tests::broker::log_at;
+use anyhow::{Result, ensure};
+use ruam_tests::broker::{embedded_in, publish};
 use ruam_tests::{Broker, Installation, Process, datasets};
 
 use crate::server::{address, address_of};
@@ -16,6 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub(super) const AREAS: &str = "dopa/administrative_area";
 pub(super) const PLOTS: &str = "test/plot";
 
+/// The key of all records.
+const KEY: &[u8] = b"one";
 /// Where the areas lie in the log.
 const AREAS_TOPIC: &str = "ruam.dopa.administrative_area";
 
@@ -73,25 +73,14 @@ pub(super) fn build() -> Result<Asked> {
     installation.write_spec(AREAS, &areas_spec()?)?;
     installation.write_spec(PLOTS, SPEC)?;
     let mut up = installation.start(&["up"])?;
-    let line = up.wait_for("the log answers", PATIENCE)?;
-    let log = line.split("127.0.0.1:").nth(1).context("an address")?;
-    let log = format!("127.0.0.1:{}", log.split(|c: char| !c.is_ascii_digit()).next().context("a port")?);
+    let log = embedded_in(&mut up)?;
     let port = address(&mut up)?;
     let flight = address_of(&mut up, "Arrow Flight SQL")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &log).create()?;
-    for topic in [AREAS_TOPIC, "plots"] {
-        runtime.block_on(log_at(log.clone()).ensure_topic(topic, 1))?;
-    }
-    let publish = |topic: &str, event: &str| -> Result<()> {
-        producer.send(BaseRecord::<str, str>::to(topic).key("one").payload(event)).map_err(|(error, _)| error)?;
-        Ok(producer.flush(PATIENCE)?)
-    };
     let has = |sql: &str, count: usize| Ok(installation.ask(sql)?[0][0].as_deref() == Some(&count.to_string()));
     let areas = areas();
-    areas.iter().try_for_each(|event| publish(AREAS_TOPIC, event))?;
+    publish(&log, AREAS_TOPIC, areas.iter().map(|event| (Some(KEY), Some(event.as_bytes()))))?;
     for (number, event) in events().iter().enumerate() {
-        publish("plots", event)?;
+        publish(&log, "plots", [(Some(KEY), Some(event.as_bytes()))])?;
         let arrived = "select (select count(*) from test.plot__changes) + (select count(*) from test.plot__rejects)";
         up.run_until(|| has(arrived, number + 1), PATIENCE)?;
     }
