@@ -150,6 +150,7 @@ fn tests() -> Vec<(String, Need, Test)> {
         ("debezium::both_roads_end_in_equal_tables", Need::Debezium, debezium::both_roads_end_in_equal_tables),
         ("debezium::what_is_wrong_with_avro_is_told", Need::Nothing, debezium::what_is_wrong_with_avro_is_told),
         ("debezium::rows_and_cloud_events_are_tables", Need::Nothing, debezium::rows_and_cloud_events_are_tables),
+        ("postgres::the_log_is_away_for_a_minute", Need::Postgres, postgres::the_log_is_away_for_a_minute),
         ("postgres::the_lake_has_what_the_server_has", Need::Postgres, postgres::the_lake_has_what_the_server_has),
         ("postgres::a_source_keeps_its_promises", Need::Postgres, postgres::a_source_keeps_its_promises),
         (
@@ -161,6 +162,7 @@ fn tests() -> Vec<(String, Need, Test)> {
         ("postgres::each_type_has_one_text", Need::Postgres, postgres::each_type_has_one_text),
         ("postgres::it_is_reached_by_tls", Need::Postgres, postgres::it_is_reached_by_tls),
         ("postgres::its_connection_is_checked", Need::Nothing, postgres::its_connection_is_checked),
+        ("postgres::the_disk_is_full", Need::Postgres, postgres::the_disk_is_full),
         ("postgres::columns_come_and_go", Need::Postgres, postgres::columns_come_and_go),
         ("gateway::its_api_is_as_it_says", Need::Python, gateway::its_api_is_as_it_says),
         ("gateway::what_agencies_send_is_stored", Need::Nothing, gateway::what_agencies_send_is_stored),

@@ -10,8 +10,9 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use ruam_connectors::{Connection, Feed, Source, Surroundings, conformance};
 use ruam_event::{Change, ChangeEvent, DatasetSpec, Row, Value};
+use ruam_log::embedded::{EmbeddedBroker, EmbeddedSettings};
 use ruam_tests::postgres::Postgres;
-use ruam_tests::{Broker, Installation};
+use ruam_tests::{Broker, Installation, Process};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// So many rows stand in the table at first: the snapshot has several parts.
@@ -516,6 +517,49 @@ pub fn it_is_reached_by_tls() -> Result<()> {
     Ok(())
 }
 
+/// The disk is full while a part of the snapshot is written; when there is room, it goes on where it was.
+pub fn the_disk_is_full() -> Result<()> {
+    let (server, state) = (Postgres::start(&LOGICAL)?, tempfile::tempdir()?);
+    server.run_sql(&table(ROWS))?;
+    let spec = spec(SPEC)?;
+    let mut source = source(&spec, &server, state.path())?;
+    let (mut events, mut after) = (Vec::<ChangeEvent>::new(), None);
+    for part in 0..2 {
+        source.open(after)?;
+        // A file on a disk that has no room left.
+        let rows = state.path().join(format!("bora.register/chunk-{part}.rows"));
+        std::os::unix::fs::symlink("/dev/full", &rows)?;
+        let said = loop {
+            match source.next(1000) {
+                Ok(Feed::Events(more)) => events.extend(more),
+                Ok(_) => {}
+                Err(error) => break error.to_string(),
+            }
+        };
+        let file = rows.display().to_string();
+        ensure!(said.contains(&file) && said.contains("No space left") && said.contains("Make room"), "{said}");
+        std::fs::remove_file(rows)?;
+        server.run_sql(&format!("update register set holder = 'x' where number = {}", part + 1))?;
+        after = events.last().map(|event| event.position);
+        ensure!(after.is_some() == (part > 0), "{} events before part {part}", events.len());
+    }
+    server.run_sql("insert into register values (0, 'end')")?;
+    source.open(after)?;
+    let is_end = |event: &ChangeEvent| match &event.change {
+        Change::Snapshot(row) | Change::Insert(row) => row.get("part") == Some(&"end".into()),
+        _ => false,
+    };
+    // The new row comes before those of other parts or behind them.
+    let rows = rows(&server)?;
+    while !(events.iter().any(is_end) && fold(&events)?.len() == rows.len()) {
+        if let Feed::Events(more) = source.next(1000)? {
+            events.extend(more);
+        }
+    }
+    ensure!(events.windows(2).all(|pair| pair[0].position < pair[1].position), "positions grow");
+    ensure_same(&fold(&events)?, &rows)
+}
+
 /// What a file says of its source is checked without connecting to anything.
 pub fn its_connection_is_checked() -> Result<()> {
     let mut installation = Installation::empty(Broker::Embedded)?;
@@ -552,7 +596,42 @@ pub fn the_lake_has_what_the_server_has() -> Result<()> {
         }
         up.kill()?;
     }
+    let up = installation.start(&["up"])?;
+    the_lake_becomes_the_table(&installation, &server, up)
+}
+
+/// The log is away for a minute, while the table is read and changed.
+pub fn the_log_is_away_for_a_minute() -> Result<()> {
+    const AWAY: Duration = Duration::from_secs(60);
+    let server = Postgres::start(&LOGICAL)?;
+    server.run_sql(&table(ROWS))?;
+    let (runtime, folder) = (tokio::runtime::Runtime::new()?, tempfile::tempdir()?);
+    let start = |settings| runtime.block_on(EmbeddedBroker::start(folder.path(), settings));
+    let broker = start(EmbeddedSettings::default())?;
+    let address = broker.address();
+    let mut installation = Installation::empty(Broker::Embedded)?;
+    installation.write_spec("bora/register", SPEC)?;
+    installation.set(&format!(
+        "[log]\nbootstrap_servers = \"{address}\"\nreplication = 1\n[connections.bora]\nurl = \"{}\"\n",
+        server.url("postgres")
+    ))?;
     let mut up = installation.start(&["up"])?;
+    let count = |installation: &Installation| installation.ask("select 1 from bora.register limit 1");
+    up.run_until(|| Ok(count(&installation).is_ok_and(|rows| !rows.is_empty())), PATIENCE)?;
+    runtime.block_on(broker.stop());
+    let (mut random, away) = (ChaCha8Rng::seed_from_u64(13), Instant::now());
+    while away.elapsed() < AWAY {
+        server.run_sql(&change(&mut random, ROWS))?;
+    }
+    ensure!(up.run_for(Duration::from_millis(1)), "ended by itself:\n{}", up.said());
+    let broker = start(EmbeddedSettings { listen: address, ..EmbeddedSettings::default() })?;
+    the_lake_becomes_the_table(&installation, &server, up)?;
+    runtime.block_on(broker.stop());
+    Ok(())
+}
+
+/// What was changed last is in the lake at last, and nothing was lost or came twice on the way.
+fn the_lake_becomes_the_table(installation: &Installation, server: &Postgres, mut up: Process) -> Result<()> {
     server.run_sql("insert into register values (0, 'end')")?;
     let theirs = server.run_sql(
         "select number, part, holder, amount, is_open::text, (extract(epoch from changed) * 1000000)::bigint, md5(document) \
@@ -561,7 +640,6 @@ pub fn the_lake_has_what_the_server_has() -> Result<()> {
     let lake = "select number as n, part as p, holder, cast(amount as varchar), cast(is_open as varchar), \
         cast(changed as bigint), md5(document) from bora.register order by n, p";
     let begun = Instant::now();
-    // What was changed last is in the lake at last, in each partition.
     loop {
         let mine = installation.ask(lake).unwrap_or_default();
         if mine == theirs {
@@ -581,6 +659,9 @@ pub fn the_lake_has_what_the_server_has() -> Result<()> {
     }
     // Only of a row that was gone before it was read can it be unknown what an update has left in it.
     let rejected = installation.ask("select count(*) from bora.register__rejects where reason <> 'unknown_row'")?;
+    let said = installation.succeed(&["status"])?;
+    let kept = said.lines().find(|line| line.starts_with("bora.register: PostgreSQL `bora` keeps "));
+    ensure!(kept.is_some_and(|kept| kept.ends_with("MB of its log for the slot ruam_bora_register")), "{said}");
     let (status, said) = up.interrupt(PATIENCE)?;
     ensure!(status.success(), "{said}");
     ensure!(rejected[0][0].as_deref() == Some("0"), "{rejected:?} rejects");

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use ruam_connectors::Surroundings;
 
 use crate::account::accounts;
 use crate::console::{number, say, table};
@@ -10,6 +11,8 @@ use crate::data_dir::Part;
 use crate::deployment::{Deployment, Place};
 
 /// Show how far each dataset is, and what is running.
+///
+/// Of each database that is followed, it is told how much of its log it keeps until that is read.
 ///
 /// late: events that came when a later one of the same row was there already, so that they had no
 /// effect. waiting: in the log, not read yet. The embedded log is only asked while it runs; without it,
@@ -55,6 +58,7 @@ impl Status {
             ]);
         }
         say(table(&["dataset", "mode", "rows", "rejects", "late", "waiting", ""], rows, &[2, 3, 4, 5]))?;
+        tell_retained(&deployment).await?;
         say(format!("lake: {}", deployment.lake.url()))?;
         if let Some(log) = log {
             say(format!("log: {}", log.place))?;
@@ -62,4 +66,24 @@ impl Status {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Tells what databases keep for sources, until it is in the log.
+async fn tell_retained(deployment: &Deployment) -> Result<()> {
+    let (connections, state) = (deployment.settings.connections.clone(), deployment.data_dir.sources());
+    let surroundings = Surroundings { connections, state, ..Surroundings::default() };
+    let mut asked = Vec::new();
+    for dataset in deployment.datasets.all.values() {
+        if let Some(source) = ruam_connectors::open(&dataset.spec, &surroundings)? {
+            asked.push((dataset.spec.id(), tokio::task::spawn_blocking(move || source.retained())));
+        }
+    }
+    for (id, answer) in asked {
+        match answer.await? {
+            Ok(None) => {}
+            Ok(Some(retained)) => say(format!("{id}: {retained}"))?,
+            Err(error) => say(format!("{id}: {error}"))?,
+        }
+    }
+    Ok(())
 }
