@@ -22,14 +22,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use ruam_door::{Peer, Problem, is_of_a_page};
 use ruam_event::{DatasetId, DatasetSpec};
-use ruam_identity::{Authenticator, Credentials, Principal, Scope, ServerConfig, SignOnError};
+use ruam_identity::{Authenticator, Credentials, Principal, Scope, ServerConfig, SignOnError, Signers};
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 mod body;
+mod canonical;
 mod cloud_event;
 mod csv;
 mod form;
@@ -39,6 +41,7 @@ mod operation;
 mod quota;
 mod report;
 mod row;
+mod signed;
 mod upload;
 
 pub use intake::{Intake, Outcome, SentEvent, Unavailable};
@@ -50,6 +53,7 @@ use form::{EventReader, Events, Rows, content_type};
 use frames::{Objects, Shape};
 use operation::{Operation, WORDS, check_name};
 use quota::Quotas;
+use signed::Signed;
 use upload::Upload;
 
 /// What can be asked for, for programs.
@@ -102,6 +106,8 @@ struct Shared {
     offers: Offers,
     intake: Arc<dyn Intake>,
     sign_on: Option<Arc<Authenticator>>,
+    /// The keys that agencies sign with; none where no dataset takes signatures.
+    signers: Option<Signers>,
     limits: GatewayLimits,
     quotas: Quotas,
     uploads: Semaphore,
@@ -119,20 +125,23 @@ impl Sender {
 
 impl GatewayServer {
     /// Prepares to answer on a listener. Without `sign_on`, whoever connects may send everything; without `tls`,
-    /// connections are not encrypted.
+    /// connections are not encrypted. `signers` are the keys that agencies sign with.
     pub fn new(
         listener: TcpListener,
         offered: Vec<Offered>,
         intake: Arc<dyn Intake>,
         limits: GatewayLimits,
         sign_on: Option<Arc<Authenticator>>,
+        signers: Signers,
         tls: Option<Arc<ServerConfig>>,
     ) -> Self {
+        let signers = Some(signers).filter(|_| offered.iter().any(|offered| offered.spec.signatures().is_some()));
         let offers = offered.into_iter().map(|offered| (offered.spec.id().clone(), Arc::new(offered))).collect();
         let quotas = Quotas::new(limits.quota, limits.quotas.clone());
         let scheme = if tls.is_some() { "https" } else { "http" };
         let uploads = Semaphore::new(UPLOADS);
-        Self { listener, tls, shared: Arc::new(Shared { offers, intake, sign_on, limits, quotas, uploads, scheme }) }
+        let shared = Shared { offers, intake, sign_on, signers, limits, quotas, uploads, scheme };
+        Self { listener, tls, shared: Arc::new(shared) }
     }
 
     /// Answers until it is stopped.
@@ -200,6 +209,23 @@ impl Shared {
         })
     }
 
+    /// What checks the signatures of a request: by the keys as they are when it comes.
+    fn signed(&self) -> Result<Signed, Problem> {
+        let known = self.signers.as_ref().map(Signers::known).transpose().map_err(|error| {
+            tracing::error!(%error, "no signature can be checked");
+            Problem::server("signatures cannot be checked at present. Ask whoever runs this server; its log says why")
+        })?;
+        Ok(Signed::by(known))
+    }
+
+    /// Does what may take long. Checking signatures does, and others are not to wait for it.
+    fn with_room<T>(&self, work: impl FnOnce() -> T) -> T {
+        match (&self.signers, Handle::current().runtime_flavor()) {
+            (Some(_), RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+            _ => work(),
+        }
+    }
+
     /// A place for an upload.
     fn place(&self) -> Result<SemaphorePermit<'_>, Problem> {
         self.uploads.try_acquire().map_err(|_| {
@@ -216,7 +242,7 @@ async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Result<R
     let most = shared.limits.event_bytes;
     let body = Body::new(&head.headers, body, shared.limits.body_bytes)?;
     let may = |agency: &str| sender.may(agency);
-    let mut reader = EventReader::new(&shared.offers, &may);
+    let mut reader = EventReader::new(&shared.offers, &may, shared.signed()?);
     let (media, _) = content_type(&head.headers);
     let shape = match media.as_str() {
         "application/cloudevents+json" => Shape::One,
@@ -225,7 +251,7 @@ async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Result<R
             let data = body.whole(most).await?;
             let size = data.len();
             let header = |name: &str| head.headers.get(name).map(|value| value.as_bytes());
-            let item = reader.read(CloudEvent::binary(header, data.into()), size);
+            let item = reader.read(CloudEvent::binary(header, &data), size);
             return Ok(Upload::new(&shared).run_one(item).await);
         }
         _ => {
@@ -255,7 +281,8 @@ async fn rows(
     };
     let operation = operation.ok_or_else(|| wrong(format!("`operation` has to be {WORDS}")))?;
     let request = request_id(&head.headers).map_err(wrong)?;
-    let mut form = Rows::new(offered, &head.headers, operation, request, shared.limits.event_bytes)?;
+    let (signed, most) = (shared.signed()?, shared.limits.event_bytes);
+    let mut form = Rows::new(offered, signed, &head.headers, operation, request, most)?;
     let body = Body::new(&head.headers, body, shared.limits.body_bytes)?;
     Ok(Upload::new(&shared).run(body, &mut form).await)
 }

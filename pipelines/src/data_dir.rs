@@ -5,10 +5,10 @@
 //!   ruam.json           the version of this layout, and the installation's name
 //!   log/                the embedded broker's records
 //!   lake/               the tables, where the lake is a lake of files
-//!   sources/<dataset>/  what the connector of a dataset has to remember of its source
+//!   sources/<dataset>/  what the connector of a dataset has to remember of its source, and the gateway of its numbers
 //!   extracts/           what was published
 //!   spill/<process>/    what queries have no memory for; it goes with the process, or when the next begins
-//!   access/             who may sign in: users.toml, tokens.toml
+//!   access/             who may sign in, and what agencies sign with: users.toml, tokens.toml, signers.toml
 //!   run/<part>.lock     locked by the process that does a part of the work
 //!   run/<part>.json     who that is, and where it listens
 //! ```

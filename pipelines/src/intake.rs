@@ -11,11 +11,14 @@
 //! publishing fails, all is begun anew from what the topic holds, and whoever waits is told to send it again.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use ruam_connectors::SourceError;
 use ruam_connectors::gateway::{Intake, Outcome, SentEvent, Unavailable};
 use ruam_event::{ChangeEvent, DatasetId, Position};
 use ruam_log::{EventName, Lease, Log, LogError, Publisher, Receipt};
@@ -28,8 +31,10 @@ use crate::fault::FlowError;
 use crate::meter::Meter;
 use crate::specs::Dataset;
 
+mod sequence;
 mod window;
 
+pub(crate) use sequence::Sequences;
 use window::Window;
 
 /// So many batches of a dataset wait at most.
@@ -98,6 +103,8 @@ pub(crate) struct Inlet {
     pub(crate) installation: String,
     /// How many events the window holds.
     pub(crate) window: usize,
+    /// Where it is kept which of the events' numbers are missing.
+    pub(crate) folder: PathBuf,
     pub(crate) batches: Batches,
     pub(crate) meter: Arc<Meter>,
     pub(crate) stop: CancellationToken,
@@ -130,15 +137,17 @@ impl Inlet {
         for (_, key) in stored {
             window.insert(key);
         }
+        let sequences = Sequences::open(&self.folder).map_err(|source| self.not_kept(source))?;
         self.meter.set_trouble("gateway", None);
         let mut batches = self.batches.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut flow = Flow { inlet: self, publisher, window, under_way: VecDeque::new(), events: 0 };
+        let mut flow = Flow { inlet: self, publisher, window, sequences, under_way: VecDeque::new(), events: 0 };
         let mut looked_after = Instant::now();
         loop {
             if looked_after.elapsed() > EVERY {
                 looked_after = Instant::now();
                 lease.check()?;
                 flow.publisher.check()?;
+                flow.alarm();
             }
             match self.next(&mut batches, flow.under_way.is_empty()) {
                 Next::Batch(request) => flow.publish(request)?,
@@ -146,11 +155,16 @@ impl Inlet {
                 Next::None => flow.settle()?,
                 Next::Stop => break,
             }
-            flow.answer();
+            flow.answer()?;
         }
         // Whoever sends now is told at once.
         batches.close();
         flow.end()
+    }
+
+    /// That it cannot be kept which numbers are missing.
+    fn not_kept(&self, source: io::Error) -> FlowError {
+        SourceError::State { path: self.folder.clone(), source }.into()
     }
 
     /// The batch that waits; where it is worth it, it is waited for one.
@@ -191,6 +205,7 @@ struct Flow<'a> {
     inlet: &'a Inlet,
     publisher: Publisher,
     window: Window,
+    sequences: Sequences,
     under_way: VecDeque<UnderWay>,
     /// How many events those have.
     events: usize,
@@ -200,23 +215,34 @@ struct Flow<'a> {
 struct UnderWay {
     receipt: Receipt,
     outcomes: Vec<Outcome>,
+    numbers: Vec<Number>,
     answer: oneshot::Sender<Vec<Outcome>>,
 }
+
+/// The number of an event among those of its source, and whether it is not a duplicate.
+type Number = (Arc<str>, u64, bool);
 
 impl Flow<'_> {
     /// Hands a batch to the log.
     fn publish(&mut self, Request { events, answer }: Request) -> Result<(), FlowError> {
         if self.events >= UNDER_WAY {
             self.publisher.flush(&self.inlet.patience())?;
-            self.answer();
+            self.answer()?;
         }
         let arrived = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let arrived = u64::try_from(arrived.as_micros()).unwrap_or_default();
         let (receipt, stop) = (self.publisher.receipt(), self.inlet.patience());
-        let outcomes = events.into_iter().map(|event| self.publish_event(event, arrived, &stop));
-        let outcomes = outcomes.collect::<Result<Vec<_>, _>>()?;
+        let (mut outcomes, mut numbers) = (Vec::with_capacity(events.len()), Vec::new());
+        for event in events {
+            let number = event.sequence.map(|number| (event.source.clone(), number));
+            let outcome = self.publish_event(event, arrived, &stop)?;
+            if let (Some((source, number)), Outcome::Accepted | Outcome::Duplicate) = (number, &outcome) {
+                numbers.push((source, number, outcome == Outcome::Accepted));
+            }
+            outcomes.push(outcome);
+        }
         self.events += outcomes.len();
-        self.under_way.push_back(UnderWay { receipt, outcomes, answer });
+        self.under_way.push_back(UnderWay { receipt, outcomes, numbers, answer });
         Ok(())
     }
 
@@ -230,7 +256,7 @@ impl Flow<'_> {
         }
         let position = Position::new(self.publisher.newest().map_or(arrived, |newest| arrived.max(newest.major + 1)));
         let change = ChangeEvent { position, source_time: event.time, change: event.change };
-        match self.publisher.publish_as(&change, Some(name), stop) {
+        match self.publisher.publish_as(&change, Some(name), event.signature.as_deref(), stop) {
             Ok(sent) => {
                 self.window.insert(key);
                 meter.published.fetch_add(sent.records, Ordering::Relaxed);
@@ -250,19 +276,36 @@ impl Flow<'_> {
         Ok(self.publisher.check()?)
     }
 
-    /// Answers what is in the log with all that was before it: a duplicate may be of one of those.
-    fn answer(&mut self) {
+    /// Answers what is in the log with all that was before it: a duplicate may be of one of those. What is missing is
+    /// kept before, so that no crash makes a number missing that was answered.
+    fn answer(&mut self) -> Result<(), FlowError> {
+        let (mut stored, now) = (Vec::new(), Instant::now());
         while let Some(batch) = self.under_way.pop_front_if(|batch| batch.receipt.is_stored()) {
             self.events -= batch.outcomes.len();
+            for (source, number, is_new) in &batch.numbers {
+                self.sequences.see(source, *number, *is_new, now);
+            }
+            stored.push(batch);
+        }
+        self.sequences.keep().map_err(|source| self.inlet.not_kept(source))?;
+        for batch in stored {
             // Who has gone away sends it again.
             let _ = batch.answer.send(batch.outcomes);
+        }
+        Ok(())
+    }
+
+    /// Tells of gaps in the events' numbers, of each once.
+    fn alarm(&mut self) {
+        for missing in self.sequences.alarms(Instant::now()) {
+            let dataset = self.inlet.dataset.spec.id();
+            tracing::warn!(%dataset, "events are missing: {missing}. Ask the agency to send them; `ruam status` shows what is missing");
         }
     }
 
     /// Waits until all is in the log, and answers.
     fn end(mut self) -> Result<(), FlowError> {
         self.publisher.flush(&self.inlet.patience())?;
-        self.answer();
-        Ok(())
+        self.answer()
     }
 }

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use ruam_connectors::Surroundings;
 use ruam_connectors::gateway::GatewayServer;
 use ruam_event::DatasetId;
+use ruam_identity::Signers;
 use ruam_log::{Log, SchemaRegistry};
 use ruam_query::flight::FlightServer;
 use ruam_query::http::HttpServer;
@@ -144,6 +145,7 @@ impl Running {
                 log: log.clone(),
                 installation: deployment.data_dir.installation.clone(),
                 window: section.window,
+                folder: deployment.data_dir.sources().join(id.to_string()),
                 batches: intakes.open(id),
                 meter: meter.clone(),
                 stop: self.stop.clone(),
@@ -153,8 +155,9 @@ impl Running {
             let (stop, patience) = (self.stop.clone(), patience.clone());
             self.spawn(&format!("take {id}"), move || supervise("gateway", &meter, &stop, &patience, || inlet.run()))?;
         }
-        let limits = section.limits();
-        let server = GatewayServer::new(listener, offered, Arc::new(intakes), limits, guard.sign_on, guard.tls);
+        let (limits, signers) = (section.limits(), Signers::open(&deployment.data_dir.access()));
+        let server =
+            GatewayServer::new(listener, offered, Arc::new(intakes), limits, guard.sign_on, signers, guard.tls);
         tokio::spawn(server.serve(self.stop.clone()));
         self.gateway_address = Some(address);
         Ok(())
@@ -166,17 +169,17 @@ impl Running {
     /// Where another process of this installation does, or a thread cannot be started.
     pub(crate) fn start_workers(&mut self, deployment: &Deployment, log: &Log, patience: &Patience) -> Result<()> {
         self.locks.push(deployment.data_dir.take(Part::Workers)?);
+        let registry = deployment.settings.registry.as_ref().map(SchemaRegistry::open).transpose()?.map(Arc::new);
         for (id, dataset) in &deployment.datasets.all {
             let meter = self.meter(id);
             let worker = Worker {
-        let registry = deployment.settings.registry.as_ref().map(SchemaRegistry::open).transpose()?.map(Arc::new);
                 dataset: dataset.clone(),
                 log: log.clone(),
                 lake: deployment.lake.clone(),
+                registry: registry.clone(),
                 installation: deployment.data_dir.installation.clone(),
                 settings: deployment.settings.worker.clone(),
                 indexes: deployment.data_dir.indexes(),
-                registry: registry.clone(),
                 meter: meter.clone(),
                 stop: self.stop.clone(),
                 runtime: Handle::current(),

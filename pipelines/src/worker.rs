@@ -151,7 +151,10 @@ impl Worker {
         };
         let prefetch_kbytes = self.settings.prefetch_mb.max(1) * 1024;
         let bounds = Bounds { records: RUN_RECORDS, bytes: RUN_BYTES, linger: LINGER, prefetch_kbytes };
-        Ok(Subscriber::open(&self.log, &id, layout, lake_id, &self.installation, bounds, Box::new(starts))?)
+        let are_signed = self.dataset.spec.signatures().is_some();
+        let subscriber =
+            Subscriber::open(&self.log, &id, layout, lake_id, &self.installation, bounds, Box::new(starts))?;
+        Ok(subscriber.signed(are_signed))
     }
 
     fn read(
@@ -176,10 +179,10 @@ impl Worker {
     }
 
     fn transform(&self, deliveries: &Receiver<Delivery>, out: &SyncSender<Step>) -> Result<(), FlowError> {
+        let mut schemas = AvroSchemas::default();
         for delivery in deliveries {
             let step = match delivery {
                 Delivery::Assigned(assignment) => Step::Assigned(assignment),
-        let mut schemas = AvroSchemas::default();
                 Delivery::Records(records) => {
                     let normalised = self.normalise(&records, &mut schemas)?;
                     let arrivals = arrivals(&records);
@@ -204,9 +207,6 @@ impl Worker {
         Ok(())
     }
 
-    fn write(
-        &self,
-        mut writer: DatasetWriter,
     /// Transforms a run of records, once the registry has been asked for the schemas that they name and that are not
     /// known. A registry that does not answer ends the flow, and is no record's fault.
     fn normalise(&self, records: &Records, schemas: &mut AvroSchemas) -> Result<Normalised, FlowError> {
@@ -223,6 +223,9 @@ impl Worker {
         }
     }
 
+    fn write(
+        &self,
+        mut writer: DatasetWriter,
         lanes: Vec<Receiver<Step>>,
         topic: &Arc<Topic>,
         committed: &Mutex<Vec<(i32, i64)>>,

@@ -33,7 +33,7 @@ use crate::policy::Part;
 use crate::scope::{Scope, part_of};
 
 /// What the columns say that no dataset declares.
-const OWN: [(&str, &str); 19] = [
+const OWN: [(&str, &str); 20] = [
     ("_event_id", "The id of the event; topic/partition/offset where it has none"),
     ("_topic", "The topic of the record in the log"),
     ("_partition", "The partition of the record in the log"),
@@ -41,6 +41,7 @@ const OWN: [(&str, &str); 19] = [
     ("_position", "The place in the order of the source; the offset where the source gives none"),
     ("_source_time", "When it happened at the source, as far as it says"),
     ("_arrived_at", "When it reached the log"),
+    ("_signature", "The agency's signature of the event, with what it has signed: a compact JWS"),
     ("_op", "What was done: snapshot, insert, update, delete or truncate"),
     ("_unchanged", "The columns that the change left as they were"),
     ("valid_from", "Since when it holds, by the source's clock; null is since ever"),

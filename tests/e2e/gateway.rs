@@ -12,6 +12,10 @@ use serde_json::Value;
 
 use crate::server::address_of;
 
+pub mod numbered;
+pub mod oidc;
+pub mod signed;
+
 const PATIENCE: Duration = Duration::from_secs(90);
 const SETTINGS: &str = "[gateway]\nlisten = \"127.0.0.1:0\"\n[sign_on]\ntokens = true\n";
 /// Each event is a row, so that one that is stored twice is seen.

@@ -165,6 +165,26 @@ fn tests() -> Vec<(String, Need, Test)> {
         ("postgres::the_disk_is_full", Need::Postgres, postgres::the_disk_is_full),
         ("postgres::columns_come_and_go", Need::Postgres, postgres::columns_come_and_go),
         ("gateway::its_api_is_as_it_says", Need::Python, gateway::its_api_is_as_it_says),
+        (
+            "gateway::signed::what_is_signed_is_kept_with_its_row",
+            Need::Nothing,
+            gateway::signed::what_is_signed_is_kept_with_its_row,
+        ),
+        (
+            "gateway::signed::what_is_not_signed_as_it_should_be_is_refused",
+            Need::Nothing,
+            gateway::signed::what_is_not_signed_as_it_should_be_is_refused,
+        ),
+        (
+            "gateway::numbered::a_gap_is_named_until_it_is_filled",
+            Need::Nothing,
+            gateway::numbered::a_gap_is_named_until_it_is_filled,
+        ),
+        (
+            "gateway::oidc::a_token_of_the_issuer_sends_events_of_its_agency",
+            Need::Nothing,
+            gateway::oidc::a_token_of_the_issuer_sends_events_of_its_agency,
+        ),
         ("gateway::what_agencies_send_is_stored", Need::Nothing, gateway::what_agencies_send_is_stored),
         ("maintain::small_files_become_few", Need::Nothing, maintain::small_files_become_few),
         ("maintain::it_begins_no_tables", Need::Nothing, maintain::it_begins_no_tables),

@@ -26,6 +26,8 @@ use crate::types::{self, SemanticType};
 pub struct Transform {
     decoder: Decoder,
     columns: Vec<Column>,
+    /// Whether the dataset's events are signed.
+    are_signed: bool,
     schema: SchemaRef,
 }
 
@@ -36,8 +38,6 @@ struct Column {
     key: bool,
 }
 
-/// What became of a batch of records.
-#[derive(Debug)]
 /// Why a batch of records cannot be transformed. No record is at fault.
 #[derive(Debug, thiserror::Error)]
 pub enum TransformError {
@@ -49,6 +49,8 @@ pub enum TransformError {
     Columns(#[from] ArrowError),
 }
 
+/// What became of a batch of records.
+#[derive(Debug)]
 pub struct Normalised {
     /// The accepted changes in the order of the log, as [`Transform::schema`] has them. A delete
     /// holds its key columns and its origin; a truncation its origin alone. At the end come deletes of
@@ -87,8 +89,10 @@ impl Transform {
                 fields.push(field);
             }
         }
-        fields.extend(origin::fields());
-        Ok(Self { decoder: Decoder::new(spec, max_bytes), columns, schema: Arc::new(Schema::new(fields)) })
+        let are_signed = spec.signatures().is_some();
+        fields.extend(origin::fields(are_signed));
+        let decoder = Decoder::new(spec, max_bytes);
+        Ok(Self { decoder, columns, are_signed, schema: Arc::new(Schema::new(fields)) })
     }
 
     /// The columns of the dataset's table: its own, then those of its [`origin`].
@@ -115,7 +119,7 @@ impl Transform {
             arrays.extend(column.normalise(index, text, unchanged.as_ref(), &ops, &mut faults));
             masks.extend(std::iter::repeat_n(unchanged, arrays.len() - before));
         }
-        arrays.extend(origin::columns(records, source_times));
+        arrays.extend(origin::columns(records, source_times, self.are_signed));
         masks.resize(arrays.len(), None);
 
         let filtered = (0..records.len()).filter(|record| ops[*record].is_none() && !faults.has(*record)).count();
@@ -231,11 +235,11 @@ mod tests {
     use super::*;
     use crate::origin::fields;
     use arrow::util::display::array_value_to_string;
+    use ruam_event::envelope::avro::{AvroSchema, Registered};
     use ruam_event::record::Record;
     use ruam_event::{Partition, Position, Topic, TopicId};
 
     const SPEC: &str = r#"dataset = "bora.person"
-    use ruam_event::envelope::avro::{AvroSchema, Registered};
 title = { th = "บุคคล", en = "Persons" }
 description = { th = "ก", en = "a" }
 owner = { th = "กรมการปกครอง", en = "DOPA" }
@@ -265,10 +269,6 @@ columns = [
         records
     }
 
-    fn column(batch: &RecordBatch, name: &str) -> Vec<String> {
-        let array = batch.column_by_name(name).unwrap();
-        (0..array.len()).map(|row| array_value_to_string(array, row).unwrap()).collect()
-    }
     const KEY: &[u8] = br#"{"citizen_id":"3100600445635"}"#;
 
     fn apply(transform: &Transform, values: &[&str]) -> Normalised {
@@ -276,6 +276,10 @@ columns = [
         transform.apply(&records(values), &AvroSchemas::default()).unwrap()
     }
 
+    fn column(batch: &RecordBatch, name: &str) -> Vec<String> {
+        let array = batch.column_by_name(name).unwrap();
+        (0..array.len()).map(|row| array_value_to_string(array, row).unwrap()).collect()
+    }
 
     const GOOD: &str = r#"{"op":"c","after":{"citizen_id":"1-1120-34563-56-2","born":"๑๕ มี.ค. ๒๕๓๐","note":"เเม่"},"source":{"ts_ms":5}}"#;
 
@@ -353,10 +357,6 @@ columns = [
         assert_eq!(column(&normalised.rejects, "_offset"), ["104"]);
     }
 
-    #[test]
-    fn a_clean_batch_is_not_copied_and_has_the_schema() {
-        let transform = transform(SPEC);
-        let normalised = apply(&transform, &[GOOD, GOOD]);
     /// A row of Avro in Confluent's framing.
     fn framed(id: u8, texts: &[&str]) -> Vec<u8> {
         let mut bytes = vec![0, 0, 0, 0, id];
@@ -401,6 +401,10 @@ columns = [
         assert_eq!(column(&normalised.rejects, "_offset"), ["103", "104", "105", "106", "107"]);
     }
 
+    #[test]
+    fn a_clean_batch_is_not_copied_and_has_the_schema() {
+        let transform = transform(SPEC);
+        let normalised = apply(&transform, &[GOOD, GOOD]);
         let names: Vec<_> = normalised.rows.schema().fields().iter().map(|field| field.name().clone()).collect();
         let expected: Vec<_> = transform.schema().fields().iter().map(|field| field.name().clone()).collect();
         assert_eq!(names, expected);

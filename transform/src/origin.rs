@@ -9,6 +9,9 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use ruam_event::{Position, Records};
 
+/// The column of signatures.
+pub const SIGNATURE: &str = "_signature";
+
 /// The time zone of every timestamp in the lake.
 pub fn utc() -> Arc<str> {
     Arc::from("UTC")
@@ -28,8 +31,9 @@ pub fn timestamp_type() -> DataType {
 /// | `_position` | place in the order of the source; the offset where the source gives none |
 /// | `_source_time` | when it happened at the source, as far as it says |
 /// | `_arrived_at` | when it reached the log |
-pub fn fields() -> Vec<Field> {
-    vec![
+/// | `_signature` | where the dataset's events are signed: the signature and what it signs, a compact JWS |
+pub fn fields(are_signed: bool) -> Vec<Field> {
+    let mut fields = vec![
         Field::new("_event_id", DataType::Utf8, false),
         Field::new("_topic", DataType::Utf8, false),
         Field::new("_partition", DataType::Int32, false),
@@ -37,16 +41,18 @@ pub fn fields() -> Vec<Field> {
         Field::new("_position", DataType::Utf8, false),
         Field::new("_source_time", timestamp_type(), true),
         Field::new("_arrived_at", timestamp_type(), false),
-    ]
+    ];
+    fields.extend(are_signed.then(|| Field::new(SIGNATURE, DataType::Utf8, true)));
+    fields
 }
 
 /// The values of the origin columns for all of the records, in the order of [`fields`].
-pub(crate) fn columns(records: &Records, source_times: TimestampMicrosecondBuilder) -> Vec<ArrayRef> {
+pub(crate) fn columns(records: &Records, source_times: TimestampMicrosecondBuilder, are_signed: bool) -> Vec<ArrayRef> {
     let len = records.len();
     let mut source_times = source_times;
     let arrived =
         TimestampMicrosecondArray::from_iter_values(records.arrived.iter().map(|millis| millis.saturating_mul(1000)));
-    vec![
+    let mut columns: Vec<ArrayRef> = vec![
         Arc::new(event_ids(records)),
         Arc::new(repeat(&records.partition.topic.name, len)),
         Arc::new(Int32Array::from_value(records.partition.index, len)),
@@ -54,7 +60,11 @@ pub(crate) fn columns(records: &Records, source_times: TimestampMicrosecondBuild
         Arc::new(positions(records)),
         Arc::new(source_times.finish().with_timezone(utc())),
         Arc::new(arrived.with_timezone(utc())),
-    ]
+    ];
+    if are_signed {
+        columns.push(Arc::new(signatures(records)));
+    }
+    columns
 }
 
 /// The same text so many times.
@@ -73,6 +83,11 @@ fn event_ids(records: &Records) -> StringArray {
         }
     }
     ids.finish()
+}
+
+fn signatures(records: &Records) -> StringArray {
+    let signature = |index| records.signatures.get(index).and_then(|bytes| std::str::from_utf8(bytes).ok());
+    (0..records.len()).map(signature).collect()
 }
 
 fn positions(records: &Records) -> StringArray {

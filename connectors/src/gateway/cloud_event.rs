@@ -12,8 +12,9 @@ use std::ops::Range;
 use jiter::{Jiter, JiterError, Peek};
 use ruam_event::DatasetId;
 
-use super::operation::{Operation, WORDS, check_name, micros};
-use super::row::check_nesting;
+use super::operation::{Operation, WORDS, check_name, micros, sequence};
+use super::row::{check_nesting, utf8};
+use super::signed::{Data, Statement};
 
 /// What is read of an event. Other extensions are let pass.
 #[derive(Debug, Default, PartialEq)]
@@ -25,7 +26,10 @@ pub(super) struct CloudEvent<'a> {
     time: Option<Cow<'a, str>>,
     content_type: Option<Cow<'a, str>>,
     pub(super) dataset: Option<Cow<'a, str>>,
-    data: Option<Cow<'a, [u8]>>,
+    sequence: Option<Cow<'a, str>>,
+    sequence_type: Option<Cow<'a, str>>,
+    pub(super) signature: Option<Cow<'a, str>>,
+    data: Option<Cow<'a, str>>,
 }
 
 /// An event whose attributes hold together.
@@ -35,6 +39,7 @@ pub(super) struct Attributes<'a> {
     pub(super) id: Cow<'a, str>,
     pub(super) time: Option<i64>,
     pub(super) operation: Operation,
+    pub(super) sequence: Option<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -46,6 +51,9 @@ enum Member {
     Time,
     ContentType,
     Dataset,
+    Sequence,
+    SequenceType,
+    Signature,
     Data,
     DataBase64,
     Other,
@@ -61,6 +69,9 @@ impl Member {
             "time" => Self::Time,
             "datacontenttype" => Self::ContentType,
             "dataset" => Self::Dataset,
+            "sequence" => Self::Sequence,
+            "sequencetype" => Self::SequenceType,
+            "signature" => Self::Signature,
             "data" => Self::Data,
             "data_base64" => Self::DataBase64,
             _ => Self::Other,
@@ -79,8 +90,7 @@ impl<'a> CloudEvent<'a> {
     /// Where the text is none.
     pub(super) fn structured(text: &'a [u8]) -> Result<Self, String> {
         check_nesting(text)?;
-        let told = |error: std::str::Utf8Error| format!("not JSON: not UTF-8 at byte {}", error.valid_up_to());
-        let text = std::str::from_utf8(text).map_err(told)?;
+        let text = utf8(text)?;
         let mut json = Jiter::new(text.as_bytes());
         let mut event = Self::default();
         let mut data = None::<Range<usize>>;
@@ -96,6 +106,9 @@ impl<'a> CloudEvent<'a> {
                 Member::Time => Some(&mut event.time),
                 Member::ContentType => Some(&mut event.content_type),
                 Member::Dataset => Some(&mut event.dataset),
+                Member::Sequence => Some(&mut event.sequence),
+                Member::SequenceType => Some(&mut event.sequence_type),
+                Member::Signature => Some(&mut event.signature),
                 Member::Data | Member::DataBase64 | Member::Other => None,
             };
             match (attribute, peek) {
@@ -122,7 +135,7 @@ impl<'a> CloudEvent<'a> {
             next = json.next_key().map_err(not_json)?.map(Member::of);
         }
         json.finish().map_err(not_json)?;
-        event.data = data.and_then(|range| text.as_bytes().get(range)).map(Cow::Borrowed);
+        event.data = data.and_then(|range| text.get(range)).map(Cow::Borrowed);
         Ok(event)
     }
 
@@ -130,7 +143,7 @@ impl<'a> CloudEvent<'a> {
     ///
     /// # Errors
     /// Where a header is not as the binding has it.
-    pub(super) fn binary<'h>(header: impl Fn(&str) -> Option<&'h [u8]>, body: Cow<'a, [u8]>) -> Result<Self, String> {
+    pub(super) fn binary<'h>(header: impl Fn(&str) -> Option<&'h [u8]>, body: &'a [u8]) -> Result<Self, String> {
         let text = |name| header(name).map(|value| percent_decoded(value).map(Cow::Owned)).transpose();
         Ok(Self {
             specversion: text("ce-specversion")?,
@@ -140,7 +153,10 @@ impl<'a> CloudEvent<'a> {
             time: text("ce-time")?,
             content_type: text("content-type")?,
             dataset: text("ce-dataset")?,
-            data: Some(body),
+            sequence: text("ce-sequence")?,
+            sequence_type: text("ce-sequencetype")?,
+            signature: text("ce-signature")?,
+            data: Some(Cow::Borrowed(utf8(body)?)),
         })
     }
 
@@ -163,12 +179,37 @@ impl<'a> CloudEvent<'a> {
         })
     }
 
+    /// What its agency signs of it.
+    ///
+    /// # Errors
+    /// Where that is missing.
+    pub(super) fn statement(&self) -> Result<Statement<'_>, String> {
+        Ok(Statement {
+            data: Data::Event(self.data.as_deref().map(AsRef::as_ref).ok_or_else(|| missing("data"))?),
+            dataset: self.dataset.as_deref(),
+            id: self.id.as_deref().ok_or_else(|| missing("id"))?,
+            sequence: self.sequence.as_deref(),
+            source: self.source.as_deref().ok_or_else(|| missing("source"))?,
+            time: self.time.as_deref(),
+            kind: self.kind.as_deref().ok_or_else(|| missing("type"))?,
+        })
+    }
+
+    /// Its number among the events of its source. A sequence of CloudEvents need not be one of numbers.
+    fn number(&self) -> Result<Option<u64>, String> {
+        match (self.sequence.as_deref().map(sequence), self.sequence_type.as_deref()) {
+            (None, _) | (Some(Err(_)), None) => Ok(None),
+            (Some(number), None | Some("Integer")) => number.map(Some),
+            (Some(_), Some(_)) => Ok(None),
+        }
+    }
+
     /// What else it says, and its row as JSON.
     ///
     /// # Errors
     /// Where something is missing, or is not what it has to be.
-    pub(super) fn read(self) -> Result<(Attributes<'a>, Cow<'a, [u8]>), String> {
-        let missing = |name: &str| format!("the event has no `{name}`");
+    pub(super) fn read(self) -> Result<(Attributes<'a>, Cow<'a, str>), String> {
+        let sequence = self.number()?;
         match self.specversion.as_deref() {
             Some("1.0") => {}
             Some(_) => return Err("`specversion` is not 1.0".to_owned()),
@@ -187,8 +228,12 @@ impl<'a> CloudEvent<'a> {
             return Err("the data has to be application/json".to_owned());
         }
         let data = self.data.ok_or_else(|| missing("data"))?;
-        Ok((Attributes { source, id, time, operation }, data))
+        Ok((Attributes { source, id, time, operation, sequence }, data))
     }
+}
+
+fn missing(name: &str) -> String {
+    format!("the event has no `{name}`")
 }
 
 /// What a JSON string stands for, which the parser has found to be well formed.
@@ -234,7 +279,7 @@ mod tests {
         let event = CloudEvent::structured(text.as_bytes())?;
         let dataset = event.dataset()?;
         let (attributes, data) = event.read()?;
-        Ok((dataset, attributes, String::from_utf8_lossy(&data).into_owned()))
+        Ok((dataset, attributes, data.into_owned()))
     }
 
     #[test]
@@ -245,6 +290,16 @@ mod tests {
             (&*attributes.id, attributes.time, attributes.operation),
             ("A-1", Some(1_000_000), Operation::Update)
         );
+        for (sequence, expected) in [
+            (r#""sequence":"17""#, Some(17)),
+            (r#""sequence":"017","sequencetype":"Integer""#, Some(17)),
+            (r#""sequence":"0/16B3748""#, None),
+            (r#""sequence":"17","sequencetype":"Timestamp""#, None),
+            (r#""sequence":null"#, None),
+        ] {
+            let event = EVENT.replace("\"id\"", &format!("{sequence},\"id\""));
+            assert_eq!(read(&event).unwrap().1.sequence, expected, "{sequence}");
+        }
         let named = EVENT.replace("\"id\"", "\"dataset\":\"dopa.area\",\"id\"");
         assert_eq!(read(&named).unwrap().0.to_string(), "dopa.area");
     }
@@ -259,10 +314,10 @@ mod tests {
             "content-type" => Some("Application/JSON; charset=utf-8"),
             _ => None,
         };
-        let event = CloudEvent::binary(|name| header(name).map(str::as_bytes), Cow::Borrowed(b"{}")).unwrap();
+        let event = CloudEvent::binary(|name| header(name).map(str::as_bytes), b"{}").unwrap();
         assert_eq!(event.dataset().unwrap().to_string(), "bora.person");
         let (attributes, data) = event.read().unwrap();
-        assert_eq!((&*attributes.id, attributes.operation, &*data), ("ก-1%", Operation::Delete, &b"{}"[..]));
+        assert_eq!((&*attributes.id, attributes.operation, &*data), ("ก-1%", Operation::Delete, "{}"));
     }
 
     #[test]
@@ -278,6 +333,12 @@ mod tests {
             ("1970-01-01T00:00:01Z", "yesterday", "the time is not one of RFC 3339"),
             ("application/json", "text/xml", "the data has to be application/json"),
             ("\"data\":", "\"data_base64\":", "the row has to be in `data`"),
+            ("\"traceparent\":\"x\"", "\"signature\":7", "an attribute of the event is not a text"),
+            (
+                "\"traceparent\":\"x\"",
+                "\"sequence\":\"x\",\"sequencetype\":\"Integer\"",
+                "the number in the sequence has to have 1 to 18 decimal digits",
+            ),
             ("\"data\":", "\"dat\":", "the event has no `data`"),
             ("} }", "} ", "not JSON: EOF"),
         ] {

@@ -4,7 +4,7 @@ use csv_core::{ReadRecordResult, Reader};
 use encoding_rs::{Decoder, Encoding};
 use ruam_event::{Columns, Row, Value};
 
-use super::row::{ID, MAX_COLUMNS, OPERATION, SentRow, TIME, check_columns};
+use super::row::{ID, MAX_COLUMNS, OPERATION, SEQUENCE, SIGNATURE, SentRow, TIME, check_columns, is_of_itself};
 
 /// What a row came to; where it is no row, why.
 pub(super) type CsvRow = Result<SentRow, String>;
@@ -144,8 +144,7 @@ impl CsvReader {
             None => {
                 let names: Vec<_> = texts.into_iter().map(|name| name.trim().to_owned()).collect();
                 check_columns(&names)?;
-                let columns =
-                    names.iter().filter(|name| ![ID, OPERATION, TIME].contains(&name.as_str())).cloned().collect();
+                let columns = names.iter().filter(|name| !is_of_itself(name)).cloned().collect();
                 self.header = Some((names, columns));
             }
             Some((names, _)) if names.len() != texts.len() => {
@@ -159,6 +158,8 @@ impl CsvReader {
                         ID => sent.id = value,
                         OPERATION => sent.operation = value,
                         TIME => sent.time = value,
+                        SEQUENCE => sent.sequence = value,
+                        SIGNATURE => sent.signature = value,
                         _ => values.push(value.map_or(Value::Null, Value::Text)),
                     }
                 }

@@ -10,8 +10,9 @@ use super::cloud_event::CloudEvent;
 use super::csv::{CsvReader, CsvRow};
 use super::frames::{Frame, Lines, Objects, Shape};
 use super::intake::SentEvent;
-use super::operation::{Operation, WORDS, check_name, micros};
-use super::row::{RowReader, SentRow};
+use super::operation::{Operation, WORDS, check_name, micros, sequence};
+use super::row::{RowReader, SentRow, utf8};
+use super::signed::{Data, Signed, Statement};
 use super::{Offered, Offers};
 
 /// An event of a body; where it is none that can be stored, why.
@@ -38,6 +39,7 @@ pub(super) struct Events<'a> {
 pub(super) struct EventReader<'a> {
     offers: &'a Offers,
     may: May<'a>,
+    signed: Signed,
     rows: RowReader,
     /// Where the event before belonged; most belong where it did.
     before: Option<Origin>,
@@ -51,8 +53,8 @@ struct Origin {
 }
 
 impl<'a> EventReader<'a> {
-    pub(super) fn new(offers: &'a Offers, may: May<'a>) -> Self {
-        Self { offers, may, rows: RowReader::default(), before: None }
+    pub(super) fn new(offers: &'a Offers, may: May<'a>, signed: Signed) -> Self {
+        Self { offers, may, signed, rows: RowReader::default(), before: None }
     }
 
     fn structured(&mut self, frame: Frame<'_>, most: usize) -> Item {
@@ -72,12 +74,14 @@ impl<'a> EventReader<'a> {
             Ok(origin) => (origin.source.clone(), origin.offered.clone()),
             Err(why) => return Item::refused(id, size, why),
         };
-        let event = event.read().and_then(|(attributes, data)| {
+        let signature = self.signed.check(&offered.spec, event.signature.as_deref(), || event.statement());
+        let event = signature.and_then(|signature| {
+            let (attributes, data) = event.read()?;
             let row =
                 self.rows.read(&data)?.row.unwrap_or_else(|| ruam_event::Row::new(Default::default(), Vec::new()));
             let change = attributes.operation.change(row, &offered.spec)?;
             let id = id.clone().unwrap_or_else(|| attributes.id.into());
-            Ok(SentEvent { source, id, time: attributes.time, change })
+            Ok(SentEvent { source, id, time: attributes.time, change, sequence: attributes.sequence, signature })
         });
         Item { dataset: Some(offered), id, size, event }
     }
@@ -129,6 +133,7 @@ enum RowTexts {
 /// What rows have in common.
 struct RowContext {
     offered: Arc<Offered>,
+    signed: Signed,
     source: Arc<str>,
     /// What happened to rows that do not say.
     operation: Operation,
@@ -147,6 +152,7 @@ impl Rows {
     /// Where the content type is not known.
     pub(super) fn new(
         offered: Arc<Offered>,
+        signed: Signed,
         headers: &HeaderMap,
         operation: Operation,
         request: String,
@@ -167,7 +173,7 @@ impl Rows {
         };
         let id = offered.spec.id();
         let source = format!("/{}/{}", id.agency(), id.name()).into();
-        let rest = RowContext { offered, source, operation, request, number: 0, most };
+        let rest = RowContext { offered, signed, source, operation, request, number: 0, most };
         Ok(Self { texts, reader: RowReader::default(), rest })
     }
 }
@@ -175,35 +181,53 @@ impl Rows {
 impl RowContext {
     fn of_frame(&mut self, frame: Frame<'_>, reader: &mut RowReader) -> Item {
         match frame {
-            Frame::TooLong => self.item(Err(format!("the row has more than {} bytes", self.most)), self.most),
-            Frame::Text(text) => self.item(reader.read(text), text.len()),
+            Frame::TooLong => self.item(Err(format!("the row has more than {} bytes", self.most)), None, self.most),
+            Frame::Text(text) => self.item(utf8(text).and_then(|text| reader.read(text)), Some(text), text.len()),
         }
     }
 
-    fn item(&mut self, row: Result<SentRow, String>, size: usize) -> Item {
+    /// A row, which may have come as a text of JSON.
+    fn item(&mut self, row: Result<SentRow, String>, text: Option<&[u8]>, size: usize) -> Item {
         self.number += 1;
         let named = row.as_ref().ok().and_then(|row| row.id.as_deref());
         let id: Arc<str> = match named {
             Some(named) => named.into(),
             None => format!("{}/{}", self.request, self.number).into(),
         };
-        let event = row.and_then(|row| self.event(row, &id));
+        let event = row.and_then(|row| self.event(row, text, &id));
         let id = Some(id).filter(|id| check_name(id, "id").is_ok());
         Item { dataset: Some(self.offered.clone()), id, size, event }
     }
 
-    fn event(&self, sent: SentRow, id: &Arc<str>) -> Result<SentEvent, String> {
+    fn event(&self, sent: SentRow, text: Option<&[u8]>, id: &Arc<str>) -> Result<SentEvent, String> {
         check_name(id, "_id")?;
         let operation = match sent.operation.as_deref() {
             None => self.operation,
             Some(word) => Operation::of_word(word).ok_or_else(|| format!("`_operation` has to be {WORDS}"))?,
         };
         let row = sent.row.unwrap_or_else(|| ruam_event::Row::new(Default::default(), Vec::new()));
+        let statement = || {
+            if sent.id.is_none() {
+                return Err("a row that is signed has to have `_id`, which is signed with it".to_owned());
+            }
+            Ok(Statement {
+                data: text.map_or(Data::CsvRow(&row), Data::JsonRow),
+                dataset: None,
+                id,
+                sequence: sent.sequence.as_deref(),
+                source: &self.source,
+                time: sent.time.as_deref(),
+                kind: operation.word(),
+            })
+        };
+        let signature = self.signed.check(&self.offered.spec, sent.signature.as_deref(), statement)?;
         Ok(SentEvent {
             source: self.source.clone(),
             id: id.clone(),
             time: sent.time.as_deref().map(micros).transpose()?,
             change: operation.change(row, &self.offered.spec)?,
+            sequence: sent.sequence.as_deref().map(sequence).transpose()?,
+            signature,
         })
     }
 }
@@ -253,7 +277,7 @@ impl Form for Rows {
                 let pushed = objects.push(piece, &mut |frame| items.push(rest.of_frame(frame, reader)));
                 pushed.map_err(|error| error.to_string())
             }
-            RowTexts::Csv(csv) => csv.push(piece, &mut |row: CsvRow, size| items.push(rest.item(row, size))),
+            RowTexts::Csv(csv) => csv.push(piece, &mut |row: CsvRow, size| items.push(rest.item(row, None, size))),
         }
     }
 
@@ -265,7 +289,7 @@ impl Form for Rows {
                 Ok(())
             }
             RowTexts::Objects(objects) => objects.finish().map_err(|error| error.to_string()),
-            RowTexts::Csv(csv) => csv.finish(&mut |row, size| items.push(rest.item(row, size))),
+            RowTexts::Csv(csv) => csv.finish(&mut |row, size| items.push(rest.item(row, None, size))),
         }
     }
 }
@@ -301,7 +325,7 @@ mod tests {
 
     fn rows(media: &'static str, body: &[u8]) -> Vec<Result<SentEvent, String>> {
         let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(media))]);
-        let form = Rows::new(offered("upsert"), &headers, Operation::Insert, "r".to_owned(), 1000);
+        let form = Rows::new(offered("upsert"), Signed::default(), &headers, Operation::Insert, "r".to_owned(), 1000);
         read(&mut form.unwrap(), body)
     }
 
@@ -327,7 +351,7 @@ mod tests {
             )
         };
         let body = format!("[{},{},{}]", event("/bora/person"), event("/cgd/payment"), event("/bora/payment"));
-        let reader = EventReader::new(&offers, &|agency| agency == "bora");
+        let reader = EventReader::new(&offers, &|agency| agency == "bora", Signed::default());
         let mut form = Events { objects: Objects::new(Shape::Many, 1000), reader };
         let found: Vec<_> = read(&mut form, body.as_bytes())
             .into_iter()

@@ -18,6 +18,10 @@ pub struct SentEvent {
     pub time: Option<i64>,
     /// What happened.
     pub change: Change,
+    /// Its number among the events of its source, if these are numbered.
+    pub sequence: Option<u64>,
+    /// The agency's signature with what it has signed, if it has: a compact JWS, which has been verified.
+    pub signature: Option<String>,
 }
 
 /// What became of an event.

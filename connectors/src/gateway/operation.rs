@@ -1,5 +1,6 @@
 //! What an agency says that has happened to a row, and whether its dataset can follow that.
 
+use ruam_event::change::{Op, micros_of};
 use ruam_event::{Change, Columns, DatasetSpec, Mode, OldRow, Row, Value};
 
 /// What has happened to a row. All rows at once cannot be deleted by the gateway.
@@ -16,13 +17,23 @@ pub(super) const WORDS: &str = "insert, update, delete or snapshot";
 
 impl Operation {
     pub(super) fn of_word(word: &str) -> Option<Self> {
-        Some(match word {
-            "insert" => Self::Insert,
-            "update" => Self::Update,
-            "delete" => Self::Delete,
-            "snapshot" => Self::Snapshot,
-            _ => return None,
+        Some(match Op::from_word(word)? {
+            Op::Insert => Self::Insert,
+            Op::Update => Self::Update,
+            Op::Delete => Self::Delete,
+            Op::Snapshot => Self::Snapshot,
+            Op::Truncate => return None,
         })
+    }
+
+    /// Its word.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Delete => "delete",
+            Self::Snapshot => "snapshot",
+        }
     }
 
     /// The change of a row of a dataset.
@@ -56,9 +67,19 @@ impl Operation {
 /// # Errors
 /// Where it is not one.
 pub(super) fn micros(time: &str) -> Result<i64, String> {
-    let time = chrono::DateTime::parse_from_rfc3339(time);
-    time.map(|time| time.timestamp_micros())
-        .map_err(|_| "the time is not one of RFC 3339, such as 2026-01-31T09:30:00+07:00".to_owned())
+    micros_of(time).ok_or_else(|| "the time is not one of RFC 3339, such as 2026-01-31T09:30:00+07:00".to_owned())
+}
+
+/// An event's number among those of its source.
+///
+/// # Errors
+/// Where it is none.
+pub(super) fn sequence(text: &str) -> Result<u64, String> {
+    let is_number = (1..=18).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse()
+        .ok()
+        .filter(|_| is_number)
+        .ok_or_else(|| "the number in the sequence has to have 1 to 18 decimal digits, and nothing else".to_owned())
 }
 
 /// Whether a text can be an event's id or source: it is kept with the row, and shown on one line.
@@ -98,6 +119,12 @@ columns = [
         DatasetSpec::parse("specs/bora/person.toml", &SPEC.replace("\"upsert\"", &format!("\"{mode}\""))).unwrap()
     }
 
+    /// The same, whose events are signed.
+    pub(in crate::gateway) fn signed_spec(signatures: &str) -> DatasetSpec {
+        let text = SPEC.replacen("mode =", &format!("signatures = \"{signatures}\"\nmode ="), 1);
+        DatasetSpec::parse("specs/bora/person.toml", &text).unwrap()
+    }
+
     fn row(columns: &[(&str, Value)]) -> Row {
         let (names, values): (Vec<_>, Vec<_>) =
             columns.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).unzip();
@@ -121,6 +148,20 @@ columns = [
         assert!(of("insert").is_ok() && of("snapshot").is_ok());
         assert!(of("update").unwrap_err().starts_with("rows are only added to this dataset") && of("delete").is_err());
         assert!(Operation::of_word("truncate").is_none());
+    }
+
+    #[test]
+    fn words_are_read_and_written() {
+        for operation in [Operation::Insert, Operation::Update, Operation::Delete, Operation::Snapshot] {
+            assert_eq!(Operation::of_word(operation.word()), Some(operation));
+        }
+    }
+
+    #[test]
+    fn numbers_are_decimal() {
+        assert_eq!([sequence("17"), sequence("0000000000000000017")].map(|number| number.ok()), [Some(17), None]);
+        assert_eq!(sequence("007"), Ok(7));
+        assert!(["", "-1", "+1", "1.0", "๑", "0x1"].iter().all(|text| sequence(text).is_err()));
     }
 
     #[test]

@@ -12,6 +12,13 @@ const MAX_NESTING: usize = 32;
 pub(super) const ID: &str = "_id";
 pub(super) const OPERATION: &str = "_operation";
 pub(super) const TIME: &str = "_time";
+pub(super) const SEQUENCE: &str = "_sequence";
+pub(super) const SIGNATURE: &str = "_signature";
+
+/// Whether a name is of what a row says of itself.
+pub(super) fn is_of_itself(name: &str) -> bool {
+    [ID, OPERATION, TIME, SEQUENCE, SIGNATURE].contains(&name)
+}
 
 /// A row, with what it says of itself.
 #[derive(Debug, Default, PartialEq)]
@@ -20,6 +27,8 @@ pub(super) struct SentRow {
     pub(super) id: Option<String>,
     pub(super) operation: Option<String>,
     pub(super) time: Option<String>,
+    pub(super) sequence: Option<String>,
+    pub(super) signature: Option<String>,
 }
 
 /// Reads rows, most of which have the same columns.
@@ -34,8 +43,8 @@ impl RowReader {
     ///
     /// # Errors
     /// Where it is no row; what is told names no value.
-    pub(super) fn read(&mut self, text: &[u8]) -> Result<SentRow, String> {
-        check_nesting(text)?;
+    pub(super) fn read(&mut self, text: &str) -> Result<SentRow, String> {
+        check_nesting(text.as_bytes())?;
         let mut sink = Sink::behind(&self.columns);
         decode_plain_row(text, &mut sink).map_err(|error| error.to_string())?;
         let Sink { values, other, mut sent, too_many, .. } = sink;
@@ -90,6 +99,11 @@ pub(super) fn check_nesting(text: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
+/// Bytes as the text that JSON has to be.
+pub(super) fn utf8(bytes: &[u8]) -> Result<&str, String> {
+    simdutf8::compat::from_utf8(bytes).map_err(|error| format!("not JSON: not UTF-8 at byte {}", error.valid_up_to()))
+}
+
 /// Takes the columns of a row, most of which are those of the row before.
 struct Sink<'a> {
     before: &'a Columns,
@@ -113,6 +127,8 @@ impl RowSink for Sink<'_> {
             ID => Some(&mut self.sent.id),
             OPERATION => Some(&mut self.sent.operation),
             TIME => Some(&mut self.sent.time),
+            SEQUENCE => Some(&mut self.sent.sequence),
+            SIGNATURE => Some(&mut self.sent.signature),
             _ => None,
         };
         match (said, value) {
@@ -145,7 +161,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn read(text: &str) -> Result<SentRow, String> {
-        RowReader::default().read(text.as_bytes())
+        RowReader::default().read(text)
     }
 
     #[test]
@@ -187,7 +203,7 @@ mod tests {
         for (text, names) in
             [("{\"a\":1,\"b\":2}", vec!["a", "b"]), ("{\"a\":3}", vec!["a"]), ("{\"b\":1,\"a\":2}", vec!["b", "a"])]
         {
-            let row = reader.read(text.as_bytes()).unwrap().row.unwrap();
+            let row = reader.read(text).unwrap().row.unwrap();
             assert_eq!(row.iter().map(|(name, _)| name).collect::<Vec<_>>(), names);
         }
     }

@@ -53,7 +53,8 @@ impl Gateway {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, intake, stop) = (listener.local_addr().unwrap(), Arc::new(intake), CancellationToken::new());
         let offered = Offered { spec: Arc::new(spec("upsert")), schema: serde_json::json!({ "type": "object" }) };
-        let server = GatewayServer::new(listener, vec![offered], intake.clone(), limits, None, None);
+        let signers = Signers::open(std::path::Path::new("nowhere"));
+        let server = GatewayServer::new(listener, vec![offered], intake.clone(), limits, None, signers, None);
         tokio::spawn(server.serve(stop.clone()));
         Self { address, intake, _stop: stop.drop_guard() }
     }

@@ -67,11 +67,11 @@ impl<'a> Upload<'a> {
         let wrong = |why| Problem::new(StatusCode::BAD_REQUEST, why);
         let mut items = Vec::new();
         while let Some(piece) = body.next().await? {
-            let pushed = form.push(piece, &mut items);
+            let pushed = self.shared.with_room(|| form.push(piece, &mut items));
             self.take(&mut items).await?;
             pushed.map_err(wrong)?;
         }
-        let finished = form.finish(&mut items);
+        let finished = self.shared.with_room(|| form.finish(&mut items));
         self.take(&mut items).await?;
         finished.map_err(wrong)
     }

@@ -42,9 +42,11 @@ pub const ID_HEADER: &str = "ce_id";
 pub const SOURCE_HEADER: &str = "ce_source";
 /// Header that holds the source position (CloudEvents' `sequence` extension).
 pub const SEQUENCE_HEADER: &str = "ce_sequence";
+/// Header that holds the signature of an event, with what is signed: a compact JWS.
+pub const SIGNATURE_HEADER: &str = "ce_signature";
 
-/// How many attributes an event has at most.
-pub const ATTRIBUTES: usize = 7;
+/// How many attributes an event has at most, its signature included.
+pub const ATTRIBUTES: usize = 8;
 
 /// Gives the CloudEvents attributes of an event, as Kafka headers. What it is called is unique within its source.
 ///
@@ -356,8 +358,6 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_debezium_writes() {
-    #[test]
     fn notes_of_transactions_are_no_changes() {
         let note = r#"{"status":"END","id":"571:53195829","ts_ms":1,"event_count":2,"data_collections":[{"data_collection":"public.t","event_count":2}]}"#;
         assert_eq!(decode_text(note).unwrap_err(), DecodeError::Boundary);
@@ -372,6 +372,8 @@ mod tests {
         assert_eq!(decode_text(block).unwrap().op, Op::Insert);
     }
 
+    #[test]
+    fn reads_what_debezium_writes() {
         let text = r#"{"before":null,"after":{"id":1,"name":"สมชาย","pay":12.50,"tags":["a"],"ok":true,"note":"__debezium_unavailable_value"},
             "source":{"version":"3.0.0.Final","connector":"postgresql","name":"s","ts_ms":1711234567890,"snapshot":"first","db":"x","sequence":"[null,\"24\"]","schema":"public","table":"t","txId":1,"lsn":24,"xmin":null},
             "transaction":null,"op":"r","ts_ms":1711234567999,"ts_us":1711234567999000}"#;

@@ -24,6 +24,8 @@ pub struct Records {
     pub ids: ByteColumn,
     /// Each record's place in the order of its source; none where a record does not say.
     pub positions: Vec<Option<Position>>,
+    /// Each record's signature, where the dataset's records are signed ([`Records::sign`]).
+    pub signatures: ByteColumn,
 }
 
 impl Records {
@@ -38,6 +40,7 @@ impl Records {
             values: ByteColumn::default(),
             ids: ByteColumn::default(),
             positions: Vec::new(),
+            signatures: ByteColumn::default(),
         }
     }
 
@@ -53,7 +56,8 @@ impl Records {
 
     /// How many bytes of memory the records hold.
     pub fn bytes(&self) -> usize {
-        self.keys.bytes.len() + self.values.bytes.len() + self.ids.bytes.len() + self.len() * 48
+        let columns = [&self.keys, &self.values, &self.ids, &self.signatures];
+        columns.iter().map(|column| column.bytes.len()).sum::<usize>() + self.len() * 48
     }
 
     /// Adds the next record.
@@ -65,6 +69,11 @@ impl Records {
         self.ids.push(record.id);
         self.positions.push(record.position);
         self.range.end = record.offset + 1;
+    }
+
+    /// Gives the record that was added last its signature, if it has one. It is done for each record or for none.
+    pub fn sign(&mut self, signature: Option<&[u8]>) {
+        self.signatures.push(signature);
     }
 }
 

@@ -133,7 +133,7 @@ impl SignOnError {
     /// What somebody who has not signed in may read: nothing about files, hosts and settings.
     pub fn for_strangers(&self) -> String {
         match self {
-            Self::Refused | Self::TooMany { .. } | Self::Exchange { .. } => self.to_string(),
+            Self::Refused | Self::TooMany { .. } | Self::Exchange { .. } | Self::Signature { .. } => self.to_string(),
             Self::NotOffered { how } => format!("nobody signs in by {how} here. Use another way"),
             _ => "sign-in does not work at present. Ask whoever runs this server; its log says why".to_owned(),
         }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use delta_kernel::table_properties::DataSkippingNumIndexedCols;
 use deltalake::datafile::writer::{DeltaWriter, WriterConfig};
@@ -30,7 +30,9 @@ use crate::progress::{self, Progress};
 pub(crate) const ROW_GROUP_ROWS: usize = if cfg!(test) { 16 } else { 128 * 1024 };
 /// Columns of which nearly every value is another, so that a dictionary of them costs and brings
 /// nothing.
-const NO_DICTIONARY: [&str; 4] = ["_event_id", "_offset", "_position", "_source_time"];
+const NO_DICTIONARY: [&str; 5] = ["_event_id", "_offset", "_position", "_signature", "_source_time"];
+/// A column whose order says nothing.
+const UNORDERED: &str = "_signature";
 
 /// How often a bloom filter may say that a row group has a key which it does not have.
 const FALSE_POSITIVES: f64 = 0.01;
@@ -209,8 +211,9 @@ impl Table {
     /// A writer of data files, which belong to the table once they are committed.
     pub(crate) fn writer(&self) -> Result<DeltaWriter, LakeError> {
         let schema = self.schema()?;
-        // Bytes have no order that a reader could skip files by.
-        let ordered = schema.fields().iter().filter(|field| *field.data_type() != DataType::Binary);
+        // Bytes have no order that a reader could skip files by, and signatures would fill the log with theirs.
+        let is_ordered = |field: &Field| *field.data_type() != DataType::Binary && field.name() != UNORDERED;
+        let ordered = schema.fields().iter().filter(|field| is_ordered(field));
         let ordered = ordered.map(|field| field.name().clone()).collect();
         let config = WriterConfig::new(
             schema,
@@ -247,7 +250,7 @@ impl Table {
     /// The columns in the order of the table: one that was added later stands last there.
     fn arrange(&self, rows: &RecordBatch) -> Result<RecordBatch, LakeError> {
         let schema = self.schema()?;
-        let column = |field: &Arc<arrow::datatypes::Field>| {
+        let column = |field: &Arc<Field>| {
             rows.column_by_name(field.name())
                 .cloned()
                 .ok_or_else(|| ArrowError::SchemaError(format!("no column `{}`", field.name())))

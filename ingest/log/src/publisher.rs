@@ -96,7 +96,8 @@ impl Publisher {
             .set("enable.gapless.guarantee", "true")
             // Never: a message that is given up would leave a gap that a later one closes over.
             .set("message.timeout.ms", "0")
-            .set("linger.ms", "10")
+            // No flush cuts this short.
+            .set("linger.ms", "5")
             .set("compression.type", "lz4")
             .set("queue.buffering.max.kbytes", "32768");
         let max_bytes =
@@ -137,10 +138,10 @@ impl Publisher {
     /// Where the event cannot be published, or publishing has failed before; the publisher is of no
     /// further use then.
     pub fn publish(&mut self, event: &ChangeEvent, stop: &dyn Fn() -> bool) -> Result<Sent, LogError> {
-        self.publish_as(event, None, stop)
+        self.publish_as(event, None, None, stop)
     }
 
-    /// The same for an event that may have a name of its own. Where it has no key or is too large
+    /// The same for an event that may have a name of its own and be signed. Where it has no key or is too large
     /// ([`LogError::NoKey`], [`LogError::TooLarge`]) and tells nothing of the row before it, nothing of it has been
     /// sent, and others can be published in its place.
     ///
@@ -150,23 +151,25 @@ impl Publisher {
         &mut self,
         event: &ChangeEvent,
         name: Option<EventName<'_>>,
+        signature: Option<&str>,
         stop: &dyn Fn() -> bool,
     ) -> Result<Sent, LogError> {
+        let told = (name, signature);
         let mut sent = Sent::default();
         if event.change.op() == Op::Truncate {
             self.key_bytes.clear();
             for partition in 0..self.layout.partitions {
-                self.send(event, name, partition, &mut sent, stop)?;
+                self.send(event, told, partition, &mut sent, stop)?;
             }
         } else {
             let mut partition = self.partition_of(event)?;
             if let Some(left) = self.left_behind(event) {
                 if left.0 != partition {
-                    self.send(&left.1, name, left.0, &mut sent, stop)?;
+                    self.send(&left.1, told, left.0, &mut sent, stop)?;
                 }
                 partition = self.partition_of(event)?;
             }
-            self.send(event, name, partition, &mut sent, stop)?;
+            self.send(event, told, partition, &mut sent, stop)?;
         }
         Ok(sent)
     }
@@ -203,7 +206,7 @@ impl Publisher {
     fn send(
         &mut self,
         event: &ChangeEvent,
-        name: Option<EventName<'_>>,
+        (name, signature): (Option<EventName<'_>>, Option<&str>),
         partition: i32,
         sent: &mut Sent,
         stop: &dyn Fn() -> bool,
@@ -215,7 +218,7 @@ impl Publisher {
         }
         self.value_bytes.clear();
         envelope::encode(&self.dataset, event, &mut self.value_bytes);
-        let size = self.key_bytes.len() + self.value_bytes.len() + 512;
+        let size = self.key_bytes.len() + self.value_bytes.len() + signature.map_or(0, str::len) + 512;
         if size > self.max_bytes {
             let (dataset, position, limit) = (self.dataset.clone(), event.position, self.max_bytes);
             return Err(LogError::TooLarge { dataset, position, size, limit });
@@ -225,9 +228,13 @@ impl Publisher {
             EventName { source: &self.source, id: &self.id }
         });
         let mut headers = Some(OwnedHeaders::new_with_capacity(envelope::ATTRIBUTES));
-        envelope::attributes(name.source, name.id, event, &mut |key, value| {
+        let mut add = |key: &'static str, value: &[u8]| {
             headers = headers.take().map(|headers| headers.insert(Header { key, value: Some(value) }));
-        });
+        };
+        envelope::attributes(name.source, name.id, event, &mut add);
+        if let Some(signature) = signature {
+            add(envelope::SIGNATURE_HEADER, signature.as_bytes());
+        }
         self.outstanding.add();
         let mut record = BaseRecord::with_opaque_to(&self.layout.topic.name, self.outstanding.clone())
             .partition(partition)
@@ -241,7 +248,7 @@ impl Publisher {
                 Ok(()) => break,
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     record = back;
-                    self.producer.settle(SHORT_WAIT);
+                    self.producer.hear(SHORT_WAIT);
                     self.check()?;
                     if stop() {
                         return Err(LogError::Stopped);
@@ -268,8 +275,7 @@ impl Publisher {
         Receipt(self.outstanding.clone())
     }
 
-    /// Waits until everything that was published is acknowledged, but no longer than a time. Meanwhile no record waits
-    /// for others to be sent with.
+    /// Waits until everything that was published is acknowledged, but no longer than a time.
     pub fn settle(&self, time: Duration) {
         self.producer.settle(time);
     }

@@ -68,6 +68,8 @@ pub struct Subscriber {
     layout: TopicLayout,
     dataset: DatasetId,
     bounds: Bounds,
+    /// Whether the records are signed.
+    are_signed: bool,
     runs: BTreeMap<i32, Run>,
 }
 
@@ -187,7 +189,12 @@ impl Subscriber {
         consumer
             .subscribe(&[&layout.topic.name])
             .map_err(|source| LogError::Read { dataset: dataset.clone(), source })?;
-        Ok(Self { consumer, layout, dataset: dataset.clone(), bounds, runs: BTreeMap::new() })
+        Ok(Self { consumer, layout, dataset: dataset.clone(), bounds, are_signed: false, runs: BTreeMap::new() })
+    }
+
+    /// The same subscriber, which hands over the records' signatures as well if they have some.
+    pub fn signed(self, are_signed: bool) -> Self {
+        Self { are_signed, ..self }
     }
 
     /// What comes next; none where nothing has come within `patience`. Blocks.
@@ -222,7 +229,7 @@ impl Subscriber {
                     Ok(None) => break,
                     Ok(Some(message)) => {
                         if let Some(run) = self.runs.get_mut(&message.partition()) {
-                            run.push(&message, now);
+                            run.push(&message, self.are_signed, now);
                             if run.is_full(&self.bounds) {
                                 break;
                             }
@@ -287,7 +294,7 @@ impl Subscriber {
 }
 
 impl Run {
-    fn push(&mut self, message: &BorrowedMessage<'_>, now: Instant) {
+    fn push(&mut self, message: &BorrowedMessage<'_>, are_signed: bool, now: Instant) {
         if self.records.is_empty() {
             self.since = now;
         }
@@ -301,6 +308,9 @@ impl Run {
             id: header(c"ce_id"),
             position: header(c"ce_sequence").and_then(Position::parse),
         });
+        if are_signed {
+            self.records.sign(header(c"ce_signature"));
+        }
     }
 
     fn is_full(&self, bounds: &Bounds) -> bool {

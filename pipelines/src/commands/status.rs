@@ -2,17 +2,20 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use ruam_connectors::Surroundings;
 
 use crate::account::accounts;
 use crate::console::{number, say, table};
 use crate::data_dir::Part;
 use crate::deployment::{Deployment, Place};
+use crate::gateway;
+use crate::intake::Sequences;
 
 /// Show how far each dataset is, and what is running.
 ///
-/// Of each database that is followed, it is told how much of its log it keeps until that is read.
+/// Where an agency numbers its events, it is told which are missing; of each database that is followed, how much of
+/// its log it keeps until that is read.
 ///
 /// late: events that came when a later one of the same row was there already, so that they had no
 /// effect. waiting: in the log, not read yet. The embedded log is only asked while it runs; without it,
@@ -58,6 +61,7 @@ impl Status {
             ]);
         }
         say(table(&["dataset", "mode", "rows", "rejects", "late", "waiting", ""], rows, &[2, 3, 4, 5]))?;
+        tell_missing(&deployment)?;
         tell_retained(&deployment).await?;
         say(format!("lake: {}", deployment.lake.url()))?;
         if let Some(log) = log {
@@ -66,6 +70,30 @@ impl Status {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Tells which events are missing, by the numbers that agencies give theirs.
+fn tell_missing(deployment: &Deployment) -> Result<()> {
+    let mut files = Vec::new();
+    for dataset in gateway::sent(&deployment.datasets) {
+        let id = dataset.spec.id();
+        let folder = deployment.data_dir.sources().join(id.to_string());
+        let sequences = Sequences::open(&folder).with_context(|| {
+            format!("{}: it cannot be read which events are missing. Check what this user may read", folder.display())
+        })?;
+        let troubles = sequences.troubles();
+        for trouble in &troubles {
+            say(format!("{id}: {trouble}"))?;
+        }
+        files.extend((!troubles.is_empty()).then(|| sequences.path().display().to_string()));
+    }
+    if !files.is_empty() {
+        say(
+            "  Ask the agency to send what is missing. What cannot come any more is forgotten with these files, once ruam is stopped:",
+        )?;
+        files.into_iter().try_for_each(|file| say(format!("  {file}")))?;
+    }
+    Ok(())
 }
 
 /// Tells what databases keep for sources, until it is in the log.

@@ -34,7 +34,7 @@ use datafusion::prelude::SessionContext;
 use ruam_event::spec::{Classification, ColumnSpec};
 use ruam_event::spec_file::suggest;
 use ruam_event::{SpecError, SpecFile};
-use ruam_transform::types;
+use ruam_transform::{origin, types};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -202,6 +202,10 @@ impl Reader<'_> {
             for column in dataset.spec.columns.iter().filter(|column| mask.get_ref().is_of(column, dataset)) {
                 masks.extend(self.masks(mask, column, dataset)?);
             }
+        }
+        // What was signed is in the signature, as it came in.
+        if !masks.is_empty() && dataset.spec.signatures().is_some() {
+            masks.insert(origin::SIGNATURE.to_owned(), Mask::Null(DataType::Utf8));
         }
         let parts = grant.parts.get_ref();
         if parts.contains(&Part::Rejects) && (rows.is_some() || !masks.is_empty()) {

@@ -154,7 +154,7 @@ pub fn schema() -> SchemaRef {
         Field::new("area_code", DataType::Utf8, true),
         Field::new("income", DataType::Int64, true),
     ];
-    fields.extend(origin::fields().into_iter().map(|field| field.with_nullable(true)));
+    fields.extend(origin::fields(false).into_iter().map(|field| field.with_nullable(true)));
     Arc::new(Schema::new(fields))
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::panic;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ruam_connectors::gateway::{GatewayLimits, GatewayServer, Intake, Offered, Outcome, Quota, SentEvent, Unavailable};
 use ruam_event::{DatasetId, DatasetSpec};
+use ruam_identity::Signers;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
@@ -66,6 +68,7 @@ impl Gateway {
             }
         }));
         let spec = SPEC.replace("kind = \"generated_persons\"", "kind = \"gateway\"");
+        let spec = format!("signatures = \"optional\"\n{spec}");
         let spec: String = spec.lines().filter(|line| !line.starts_with("with = {")).flat_map(|line| [line, "\n"]).collect();
         let spec = Arc::new(DatasetSpec::parse("bora/person.toml", &spec).expect("a dataset"));
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name(THREADS).enable_all().build();
@@ -75,7 +78,8 @@ impl Gateway {
         let quota = Quota { events_per_second: u32::MAX, bytes_per_second: u64::MAX >> 20 };
         let limits = GatewayLimits { body_bytes: 16 << 20, event_bytes: 64 << 10, quota, quotas: HashMap::new() };
         let offered = vec![Offered { spec, schema: serde_json::json!({}) }];
-        let server = GatewayServer::new(listener, offered, stored.clone(), limits, None, None);
+        let signers = Signers::open(Path::new("nowhere"));
+        let server = GatewayServer::new(listener, offered, stored.clone(), limits, None, signers, None);
         runtime.spawn(server.serve(CancellationToken::new()));
         Self { runtime, address, stored }
     }

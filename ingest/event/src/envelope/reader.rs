@@ -185,10 +185,10 @@ pub fn decode_before(before: &[u8], schemas: &mut Schemas, sink: &mut impl RowSi
 /// Reads a JSON object of columns that is nothing else: no wrapping, and nothing behind it.
 ///
 /// # Errors
-/// Where the bytes are not such an object; the sink's row is void then.
-pub fn decode_plain_row(bytes: &[u8], sink: &mut impl RowSink) -> Result<(), DecodeError> {
+/// Where the text is not such an object; the sink's row is void then.
+pub fn decode_plain_row(text: &str, sink: &mut impl RowSink) -> Result<(), DecodeError> {
     let mut schemas = Schemas::default();
-    let mut reader = Reader::new(bytes, &mut schemas)?;
+    let mut reader = Reader::of(text, &mut schemas);
     reader.read_row(sink)?;
     Ok(reader.json.finish()?)
 }
