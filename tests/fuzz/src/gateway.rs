@@ -102,7 +102,7 @@ impl Gateway {
             let _ = socket.read_to_end(&mut told).await;
             std::io::Result::Ok(String::from_utf8(told).expect("an answer in UTF-8"))
         };
-        let told = self.runtime.block_on(tokio::time::timeout(PATIENCE, exchange));
+        let told = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, exchange).await });
         let told = told.expect("an answer in time").expect("a connection");
         let status = told.get(9..12).unwrap_or_default();
         assert!(matches!(status.as_bytes(), [b'2' | b'4', ..]), "{told}");
