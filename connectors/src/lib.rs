@@ -118,3 +118,16 @@ pub fn check_connection(spec: &DatasetSpec, connections: &BTreeMap<String, Conne
 fn options<T: DeserializeOwned>(table: &toml::Table) -> Result<T, String> {
     table.clone().try_into().map_err(|error: toml::de::Error| error.message().to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_sent_is_signed() {
+        let text = include_str!("../../pipelines/specs/bora/person.toml");
+        let spec = DatasetSpec::parse("bora/person.toml", &format!("signatures = \"required\"\n{text}")).unwrap();
+        let error = open(&spec, &Surroundings::default()).err().unwrap().to_string();
+        assert!(error.starts_with("bora/person.toml:1: signatures: only what an agency sends"), "{error}");
+    }
+}

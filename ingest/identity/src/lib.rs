@@ -47,6 +47,9 @@
 //! password must not be read on its way.
 //!
 //! A client is told [`SignOnError::for_strangers`]; the log has the error itself.
+//!
+//! Who has signed something is known as well: [`Signers`] has the public keys of agencies, and checks a detached JWS
+//! by one of them.
 
 mod authenticator;
 mod clock;
