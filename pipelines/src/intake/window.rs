@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn the_last_are_known_and_older_ones_forgotten() {
         let mut window = Window::new(2);
-        [1, 2, 1, 3, 4, 5].into_iter().for_each(|key| window.insert(key));
+        [1, 2, 3, 4, 5].into_iter().for_each(|key| window.insert(key));
         assert_eq!([1, 2, 3, 4, 5].map(|key| window.has(key)), [false, false, true, true, true]);
         assert_eq!((window.known.len(), window.before.len()), (1, 2));
     }
