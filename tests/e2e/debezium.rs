@@ -247,13 +247,12 @@ pub fn what_is_wrong_with_avro_is_told() -> Result<()> {
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     let problem = "plain.toml:10: topic.encoding: the schemas of records in Avro are in a registry, and ruam.toml has no [registry]";
     ensure!(said.contains(problem), "{said}");
-    installation.set(&format!(
-        "[registry]\nurl = \"{}\"\nusername = \"ruam\"\npassword = \"s3cret\"\n",
-        registry.url()
-    ))?;
+    installation
+        .set(&format!("[registry]\nurl = \"{}\"\nusername = \"ruam\"\npassword = \"s3cret\"\n", registry.url()))?;
     installation.write_spec("bora/other", &short("other", "format = \"rows\""))?;
 
-    let row = r#"{"type":"record","name":"row","fields":[{"name":"id","type":"long"},{"name":"name","type":"th.go.name"}]}"#;
+    let row =
+        r#"{"type":"record","name":"row","fields":[{"name":"id","type":"long"},{"name":"name","type":"th.go.name"}]}"#;
     let name = r#"{"type":"enum","name":"name","namespace":"th.go","symbols":["ก","b"]}"#;
     let id = registry.add(row);
     let references = json!([{ "name": "th.go.name", "subject": "th.go/name", "version": 3 }]);
@@ -272,14 +271,18 @@ pub fn what_is_wrong_with_avro_is_told() -> Result<()> {
     let servers = embedded_in(&mut up)?;
     publish(&servers, "ruam.bora.plain", values.chain([gone]))?;
     publish(&servers, "ruam.bora.other", [(None, Some(&b"{\"id\":1,\"name\":\"a\"}"[..]))])?;
-    up.wait_for("does not answer: 503 Service Unavailable is what it says. Start it, or correct registry.url", PATIENCE)?;
+    up.wait_for(
+        "does not answer: 503 Service Unavailable is what it says. Start it, or correct registry.url",
+        PATIENCE,
+    )?;
     up.run_until(|| Ok(installation.ask("select name from bora.other").is_ok_and(|rows| rows.len() == 1)), PATIENCE)?;
     registry.be_silent(false);
     let reasons = ["unknown_schema", "unreadable_schema", "not_as_schema", "not_avro"];
     up.run_until(
         || {
             let rows = installation.ask("select id, name from bora.plain").unwrap_or_default();
-            let rejects = installation.ask("select reason from bora.plain__rejects order by _offset").unwrap_or_default();
+            let rejects =
+                installation.ask("select reason from bora.plain__rejects order by _offset").unwrap_or_default();
             Ok(rows == [[Some("1".to_owned()), Some("ก".to_owned())]]
                 && rejects.iter().map(|reject| reject[0].as_deref()).eq(reasons.map(Some)))
         },
