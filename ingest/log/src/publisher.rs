@@ -163,10 +163,11 @@ impl Publisher {
             }
         } else {
             let mut partition = self.partition_of(event)?;
-            if let Some(left) = self.left_behind(event) {
-                if left.0 != partition {
+            if matches!(event.change, Change::Update { .. }) {
+                if let Some(left) = self.left_behind(event).filter(|(left, _)| *left != partition) {
                     self.send(&left.1, told, left.0, &mut sent, stop)?;
                 }
+                // The buffer had the key before.
                 partition = self.partition_of(event)?;
             }
             self.send(event, told, partition, &mut sent, stop)?;
