@@ -6,9 +6,9 @@
 //! the one or the other is refused: a name that an object has twice, and a number that a double does not hold as it
 //! is written.
 
-use jiter::{Jiter, JiterError, Peek};
+use jiter::{Jiter, Peek};
 
-use super::row::check_nesting;
+use super::row::{check_nesting, not_json};
 
 /// Writes the form of a JSON text.
 ///
@@ -56,10 +56,6 @@ pub(super) fn write_texts(mut members: Vec<(&str, Option<&str>)>, out: &mut Vec<
         }
     }
     out.push(b'}');
-}
-
-fn not_json(error: JiterError) -> String {
-    format!("not JSON: {} at byte {}", error.error_type, error.index)
 }
 
 fn value(json: &mut Jiter<'_>, peek: Peek, out: &mut Vec<u8>) -> Result<(), String> {

@@ -9,11 +9,11 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use jiter::{Jiter, JiterError, Peek};
+use jiter::{Jiter, Peek};
 use ruam_event::DatasetId;
 
 use super::operation::{Operation, WORDS, check_name, micros, sequence};
-use super::row::{check_nesting, utf8};
+use super::row::{check_nesting, not_json, utf8};
 use super::signed::{Data, Statement};
 
 /// What is read of an event. Other extensions are let pass.
@@ -77,10 +77,6 @@ impl Member {
             _ => Self::Other,
         }
     }
-}
-
-fn not_json(error: JiterError) -> String {
-    format!("not JSON: {} at byte {}", error.error_type, error.index)
 }
 
 impl<'a> CloudEvent<'a> {
@@ -185,7 +181,7 @@ impl<'a> CloudEvent<'a> {
     /// Where that is missing.
     pub(super) fn statement(&self) -> Result<Statement<'_>, String> {
         Ok(Statement {
-            data: Data::Event(self.data.as_deref().map(AsRef::as_ref).ok_or_else(|| missing("data"))?),
+            data: Data::Event(self.data.as_deref().map(str::as_bytes).ok_or_else(|| missing("data"))?),
             dataset: self.dataset.as_deref(),
             id: self.id.as_deref().ok_or_else(|| missing("id"))?,
             sequence: self.sequence.as_deref(),

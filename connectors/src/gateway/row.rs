@@ -1,5 +1,6 @@
 //! A row as a JSON object: what its columns say, and what it says of itself in names that no column can have.
 
+use jiter::JiterError;
 use memchr::memchr2_iter;
 use ruam_event::envelope::{RowSink, Scalar, decode_plain_row};
 use ruam_event::{Columns, Row, Value};
@@ -99,6 +100,11 @@ pub(super) fn check_nesting(text: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
+/// What is told of a text that is not JSON; it names no value.
+pub(super) fn not_json(error: JiterError) -> String {
+    format!("not JSON: {} at byte {}", error.error_type, error.index)
+}
+
 /// Bytes as the text that JSON has to be.
 pub(super) fn utf8(bytes: &[u8]) -> Result<&str, String> {
     simdutf8::compat::from_utf8(bytes).map_err(|error| format!("not JSON: not UTF-8 at byte {}", error.valid_up_to()))
@@ -143,13 +149,7 @@ impl RowSink for Sink<'_> {
                 if let Some(names) = &mut self.other {
                     names.push(name.to_owned());
                 }
-                self.values.push(match value {
-                    Scalar::Null => Value::Null,
-                    Scalar::Unchanged => Value::Unchanged,
-                    Scalar::Bool(bool) => Value::Bool(bool),
-                    Scalar::Number(digits) => Value::Number(digits.to_owned()),
-                    Scalar::Text(text) | Scalar::Nested(text) => Value::Text(text.to_owned()),
-                });
+                self.values.push(value.into());
             }
         }
     }

@@ -232,13 +232,7 @@ impl Collect {
 impl RowSink for Collect {
     fn column(&mut self, name: &str, value: Scalar<'_>) {
         self.names.push(name.to_owned());
-        self.values.push(match value {
-            Scalar::Null => Value::Null,
-            Scalar::Unchanged => Value::Unchanged,
-            Scalar::Bool(bool) => Value::Bool(bool),
-            Scalar::Number(digits) => Value::Number(digits.to_owned()),
-            Scalar::Text(text) | Scalar::Nested(text) => Value::Text(text.to_owned()),
-        });
+        self.values.push(value.into());
     }
 }
 

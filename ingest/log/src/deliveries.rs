@@ -26,7 +26,6 @@ const SLEEP: Duration = Duration::from_secs(1);
 /// Hears what became of each record.
 #[derive(Debug, Default)]
 pub(crate) struct Deliveries {
-    acknowledged: AtomicU64,
     failure: Mutex<Option<KafkaError>>,
     /// Tells who waits that something has been heard.
     heard: Condvar,
@@ -60,7 +59,6 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, outstanding: Arc<Outstanding>) {
         match result {
             Ok(_) => {
-                self.acknowledged.fetch_add(1, Ordering::Relaxed);
                 outstanding.0.fetch_sub(1, Ordering::Release);
             }
             Err((error, _)) => {
@@ -144,11 +142,6 @@ impl HeardProducer {
         let Deliveries { heard, waiting, .. } = &**self.producer.context();
         let guard = waiting.lock().unwrap_or_else(PoisonError::into_inner);
         drop(heard.wait_timeout(guard, time));
-    }
-
-    /// How many records the log has acknowledged.
-    pub(crate) fn acknowledged(&self) -> u64 {
-        self.producer.context().acknowledged.load(Ordering::Relaxed)
     }
 
     /// What went wrong, if anything did; nothing more is sent then.

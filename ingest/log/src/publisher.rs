@@ -295,11 +295,6 @@ impl Publisher {
         self.check()
     }
 
-    /// How many records the log has acknowledged.
-    pub fn acknowledged(&self) -> u64 {
-        self.producer.acknowledged()
-    }
-
     /// Whether all goes well with what was published.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use jiter::{Jiter, JiterError, Peek};
 
 use super::schema::Schemas;
 use super::{UNCHANGED, UNCHANGED_BYTES};
-use crate::change::{Op, micros_of};
+use crate::change::{Op, Value, micros_of};
 
 /// Takes the columns of a row as they are read.
 ///
@@ -40,6 +40,18 @@ pub enum Scalar<'a> {
     Text(&'a str),
     /// An array or object: its text in JSON, nothing in Avro.
     Nested(&'a str),
+}
+
+impl From<Scalar<'_>> for Value {
+    fn from(scalar: Scalar<'_>) -> Self {
+        match scalar {
+            Scalar::Null => Self::Null,
+            Scalar::Unchanged => Self::Unchanged,
+            Scalar::Bool(bool) => Self::Bool(bool),
+            Scalar::Number(digits) => Self::Number(digits.to_owned()),
+            Scalar::Text(text) | Scalar::Nested(text) => Self::Text(text.to_owned()),
+        }
+    }
 }
 
 /// What an envelope says besides its columns.
