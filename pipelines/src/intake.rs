@@ -10,7 +10,7 @@
 //! event that was stored, but whose answer was lost by a crash, is a duplicate when it is sent again. Where
 //! publishing fails, all is begun anew from what the topic holds, and whoever waits is told to send it again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -20,8 +20,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use ruam_connectors::SourceError;
 use ruam_connectors::gateway::{Intake, Outcome, SentEvent, Unavailable};
-use ruam_event::{ChangeEvent, DatasetId, Position};
-use ruam_log::{EventName, Lease, Log, LogError, Publisher, Receipt};
+use ruam_event::{DatasetId, Position};
+use ruam_log::{EventName, Lease, Log, LogError, Publisher, Receipt, WrittenEvent};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
@@ -231,38 +231,56 @@ impl Flow<'_> {
         }
         let arrived = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let arrived = u64::try_from(arrived.as_micros()).unwrap_or_default();
-        let (receipt, stop) = (self.publisher.receipt(), self.inlet.patience());
+        let names = events.iter().map(|event| Window::key(EventName { source: &event.source, id: &event.id }));
+        let names: Vec<_> = names.collect();
+        // One after the other, without anything between: a window of many names is in no cache, and the processor
+        // looks for the next while it waits for one.
+        let are_new: Vec<_> = names.iter().map(|name| self.window.insert(*name)).collect();
+        let (stop, mut sent) = (self.inlet.patience(), 0);
         let (mut outcomes, mut numbers) = (Vec::with_capacity(events.len()), Vec::new());
-        for event in events {
-            let number = event.sequence.map(|number| (event.source.clone(), number));
-            let outcome = self.publish_event(event, arrived, &stop)?;
-            if let (Some((source, number)), Outcome::Accepted | Outcome::Duplicate) = (number, &outcome) {
-                numbers.push((source, number, outcome == Outcome::Accepted));
+        let mut refused = HashSet::new();
+        for ((event, name), mut is_new) in events.into_iter().zip(names).zip(are_new) {
+            // Another of the same name has been refused, and is not stored.
+            is_new |= refused.contains(&name) && self.window.insert(name);
+            let outcome = match is_new {
+                true => self.publish_event(&event, arrived, &mut sent, &stop)?,
+                false => Outcome::Duplicate,
+            };
+            match (&outcome, event.sequence) {
+                (Outcome::Rejected(_), _) => {
+                    self.window.remove(name);
+                    refused.insert(name);
+                }
+                (_, Some(number)) => numbers.push((event.source, number, is_new)),
+                (_, None) => {}
             }
             outcomes.push(outcome);
         }
+        let (meter, repeated) = (&self.inlet.meter, outcomes.iter().filter(|outcome| **outcome == Outcome::Duplicate));
+        meter.repeated.fetch_add(repeated.count() as u64, Ordering::Relaxed);
+        meter.published.fetch_add(sent, Ordering::Relaxed);
         self.events += outcomes.len();
-        self.under_way.push_back(UnderWay { receipt, outcomes, numbers, answer });
+        self.under_way.push_back(UnderWay { receipt: self.publisher.receipt(), outcomes, numbers, answer });
         Ok(())
     }
 
-    fn publish_event(&mut self, event: SentEvent, arrived: u64, stop: &dyn Fn() -> bool) -> Result<Outcome, LogError> {
-        let name = EventName { source: &event.source, id: &event.id };
-        let key = Window::key(name);
-        let meter = &self.inlet.meter;
-        if self.window.has(key) {
-            meter.repeated.fetch_add(1, Ordering::Relaxed);
-            return Ok(Outcome::Duplicate);
-        }
+    /// Hands an event to the log; counts the records that it became.
+    fn publish_event(
+        &mut self,
+        event: &SentEvent,
+        arrived: u64,
+        records: &mut u64,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Outcome, LogError> {
         let position = Position::new(self.publisher.newest().map_or(arrived, |newest| arrived.max(newest.major + 1)));
-        let change = ChangeEvent { position, source_time: event.time, change: event.change };
-        match self.publisher.publish_as(&change, Some(name), event.signature.as_deref(), stop) {
+        let name = EventName { source: &event.source, id: &event.id };
+        let SentEvent { time, change, signature, .. } = event;
+        let written = WrittenEvent { position, time: *time, change, name, signature: signature.as_deref() };
+        match self.publisher.publish_written(written, stop) {
             Ok(sent) => {
-                self.window.insert(key);
-                meter.published.fetch_add(sent.records, Ordering::Relaxed);
+                *records += sent.records;
                 Ok(Outcome::Accepted)
             }
-            Err(LogError::NoKey { .. }) => Ok(Outcome::Rejected("a key column has no value".to_owned())),
             Err(LogError::TooLarge { size, limit, .. }) => {
                 Ok(Outcome::Rejected(format!("the event has {size} bytes in the log, which takes {limit}")))
             }

@@ -79,7 +79,7 @@ impl<'a> EventReader<'a> {
             let (attributes, data) = event.read()?;
             let row =
                 self.rows.read(&data)?.row.unwrap_or_else(|| ruam_event::Row::new(Default::default(), Vec::new()));
-            let change = attributes.operation.change(row, &offered.spec)?;
+            let change = attributes.operation.change(&row, &offered.spec)?;
             let id = id.clone().unwrap_or_else(|| attributes.id.into());
             Ok(SentEvent { source, id, time: attributes.time, change, sequence: attributes.sequence, signature })
         });
@@ -225,7 +225,7 @@ impl RowContext {
             source: self.source.clone(),
             id: id.clone(),
             time: sent.time.as_deref().map(micros).transpose()?,
-            change: operation.change(row, &self.offered.spec)?,
+            change: operation.change(&row, &self.offered.spec)?,
             sequence: sent.sequence.as_deref().map(sequence).transpose()?,
             signature,
         })

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ruam_event::{Change, DatasetId};
+use ruam_event::DatasetId;
+use ruam_event::envelope::WrittenChange;
 
 /// An event as an agency has sent it.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,7 +18,7 @@ pub struct SentEvent {
     /// When it happened, in microseconds since 1970-01-01 UTC, if the agency says.
     pub time: Option<i64>,
     /// What happened.
-    pub change: Change,
+    pub change: WrittenChange,
     /// Its number among the events of its source, if these are numbered.
     pub sequence: Option<u64>,
     /// The agency's signature with what it has signed, if it has: a compact JWS, which has been verified.

@@ -1,7 +1,8 @@
 //! What an agency says that has happened to a row, and whether its dataset can follow that.
 
 use ruam_event::change::{Op, micros_of};
-use ruam_event::{Change, Columns, DatasetSpec, Mode, OldRow, Row, Value};
+use ruam_event::envelope::WrittenChange;
+use ruam_event::{DatasetSpec, Mode, Row, Value};
 
 /// What has happened to a row. All rows at once cannot be deleted by the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +41,7 @@ impl Operation {
     ///
     /// # Errors
     /// Where the dataset has no such changes, or the row does not say which it is.
-    pub(super) fn change(self, row: Row, spec: &DatasetSpec) -> Result<Change, String> {
+    pub(super) fn change(self, row: &Row, spec: &DatasetSpec) -> Result<WrittenChange, String> {
         let key = spec.key();
         let has = |name: &&String| !matches!(row.get(name), None | Some(Value::Null | Value::Unchanged));
         if let Some(missing) = key.iter().find(|name| !has(name)) {
@@ -50,13 +51,13 @@ impl Operation {
             return Err("rows are only added to this dataset: the operation can be insert or snapshot".to_owned());
         }
         Ok(match self {
-            Self::Insert => Change::Insert(row),
-            Self::Snapshot => Change::Snapshot(row),
-            Self::Update => Change::Update { old: OldRow::None, new: row },
+            Self::Insert => WrittenChange::new(Op::Insert, row, &key),
+            Self::Snapshot => WrittenChange::new(Op::Snapshot, row, &key),
+            Self::Update => WrittenChange::new(Op::Update, row, &key),
             // Of what is deleted only the key matters, and nobody checks the rest.
             Self::Delete => {
                 let values = key.iter().map(|name| row.get(name).cloned().unwrap_or(Value::Null)).collect();
-                Change::Delete(OldRow::Key(Row::new(Columns::from(key), values)))
+                WrittenChange::new(Op::Delete, &Row::new(key.clone().into(), values), &key)
             }
         })
     }
@@ -135,16 +136,16 @@ columns = [
     fn a_row_has_to_say_which_it_is() {
         let spec = spec("upsert");
         for columns in [vec![("name", "a".into())], vec![("code", Value::Null)], vec![("code", Value::Unchanged)]] {
-            let error = Operation::Insert.change(row(&columns), &spec).unwrap_err();
+            let error = Operation::Insert.change(&row(&columns), &spec).unwrap_err();
             assert_eq!(error, "the key column `code` has no value");
         }
-        let deleted = Operation::Delete.change(row(&[("name", "a".into()), ("code", "1".into())]), &spec).unwrap();
-        assert_eq!(deleted, Change::Delete(OldRow::Key(row(&[("code", "1".into())]))));
+        let deleted = Operation::Delete.change(&row(&[("name", "a".into()), ("code", "1".into())]), &spec).unwrap();
+        assert_eq!(deleted, WrittenChange::new(Op::Delete, &row(&[("code", "1".into())]), &["code".to_owned()]));
     }
 
     #[test]
     fn what_is_only_added_to_takes_no_deletes() {
-        let of = |word: &str| Operation::of_word(word).unwrap().change(row(&[("code", "1".into())]), &spec("append"));
+        let of = |word: &str| Operation::of_word(word).unwrap().change(&row(&[("code", "1".into())]), &spec("append"));
         assert!(of("insert").is_ok() && of("snapshot").is_ok());
         assert!(of("update").unwrap_err().starts_with("rows are only added to this dataset") && of("delete").is_err());
         assert!(Operation::of_word("truncate").is_none());

@@ -18,6 +18,24 @@ pub struct ChangeEvent {
     pub change: Change,
 }
 
+impl ChangeEvent {
+    /// All of it but the rows.
+    pub fn occurrence(&self) -> Occurrence {
+        Occurrence { op: self.change.op(), position: self.position, source_time: self.source_time }
+    }
+}
+
+/// What kind of thing happened, where in the order of its source, and when: a [`ChangeEvent`] without its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Occurrence {
+    /// The kind.
+    pub op: Op,
+    /// As of [`ChangeEvent`].
+    pub position: Position,
+    /// As of [`ChangeEvent`].
+    pub source_time: Option<i64>,
+}
+
 /// What happened to a row.
 ///
 /// The kinds are those that change data capture knows; an old row is only as complete as the
@@ -51,6 +69,16 @@ impl Change {
             Self::Update { .. } => Op::Update,
             Self::Delete(_) => Op::Delete,
             Self::Truncate => Op::Truncate,
+        }
+    }
+
+    /// The row that it concerns: as it stands after the change, or, where none does, as it stood before. None where
+    /// that is not known, or all rows are concerned.
+    pub fn row(&self) -> Option<&Row> {
+        match self {
+            Self::Snapshot(row) | Self::Insert(row) | Self::Update { new: row, .. } => Some(row),
+            Self::Delete(old) => old.row(),
+            Self::Truncate => None,
         }
     }
 }
@@ -182,6 +210,17 @@ pub enum Value {
     Number(String),
     /// Anything else.
     Text(String),
+}
+
+impl Value {
+    /// About how many bytes it takes to write.
+    pub(crate) fn about_bytes(&self) -> usize {
+        match self {
+            Self::Null | Self::Bool(_) => 5,
+            Self::Unchanged => 32,
+            Self::Number(text) | Self::Text(text) => text.len(),
+        }
+    }
 }
 
 impl From<&str> for Value {

@@ -16,6 +16,7 @@ pub mod avro;
 mod meaning;
 mod reader;
 mod schema;
+mod written;
 
 use std::io::Write;
 
@@ -25,8 +26,9 @@ pub use reader::{
     decode_plain_row, decode_row,
 };
 pub use schema::Schemas;
+pub use written::WrittenChange;
 
-use crate::change::{Change, ChangeEvent, Columns, OldRow, Op, Row, Value};
+use crate::change::{Change, ChangeEvent, Columns, Occurrence, OldRow, Op, Row, Value};
 use crate::dataset::DatasetId;
 use crate::position::Position;
 
@@ -51,11 +53,11 @@ pub const ATTRIBUTES: usize = 8;
 /// Gives the CloudEvents attributes of an event, as Kafka headers. What it is called is unique within its source.
 ///
 /// The key is not repeated as `ce_subject`, because keys can be personal and headers end up in logs.
-pub fn attributes(source: &str, id: &str, event: &ChangeEvent, each: &mut dyn FnMut(&'static str, &[u8])) {
+pub fn attributes(source: &str, id: &str, event: Occurrence, each: &mut dyn FnMut(&'static str, &[u8])) {
     each("ce_specversion", b"1.0");
     each(ID_HEADER, id.as_bytes());
     each(SOURCE_HEADER, source.as_bytes());
-    each("ce_type", event_type(event.change.op()).as_bytes());
+    each("ce_type", event_type(event.op).as_bytes());
     each(SEQUENCE_HEADER, &event.position.to_text());
     each("content-type", b"application/json");
     if let Some(time) = event.source_time {
@@ -103,20 +105,31 @@ pub fn encode(dataset: &DatasetId, event: &ChangeEvent, out: &mut Vec<u8>) {
         Change::Delete(old) => (old.row(), None),
         Change::Truncate => (None, None),
     };
+    write_rows(before, after, out);
+    write_rest(dataset, event.occurrence(), out);
+}
+
+/// Begins an envelope, with its rows.
+fn write_rows(before: Option<&Row>, after: Option<&Row>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"before\":");
     write_row(before, out);
     out.extend_from_slice(b",\"after\":");
     write_row(after, out);
+}
+
+/// Ends an envelope: what it says beside its rows.
+fn write_rest(dataset: &DatasetId, event: Occurrence, out: &mut Vec<u8>) {
+    let (millis, is_snapshot) = (event.source_time.map(|micros| micros.div_euclid(1000)), event.op == Op::Snapshot);
     out.extend_from_slice(b",\"source\":{\"version\":\"");
     out.extend_from_slice(env!("CARGO_PKG_VERSION").as_bytes());
     out.extend_from_slice(b"\",\"connector\":\"ruam\",\"name\":\"");
     out.extend_from_slice(dataset.agency().as_bytes());
     out.extend_from_slice(b"\",\"ts_ms\":");
-    write_integer(event.source_time.map(|micros| micros.div_euclid(1000)), out);
+    write_integer(millis, out);
     out.extend_from_slice(b",\"ts_us\":");
     write_integer(event.source_time, out);
     out.extend_from_slice(b",\"snapshot\":\"");
-    out.extend_from_slice(if event.change.op() == Op::Snapshot { b"true" } else { b"false" });
+    out.extend_from_slice(if is_snapshot { b"true" } else { b"false" });
     out.extend_from_slice(b"\",\"db\":\"");
     out.extend_from_slice(dataset.agency().as_bytes());
     out.extend_from_slice(b"\",\"table\":\"");
@@ -124,9 +137,9 @@ pub fn encode(dataset: &DatasetId, event: &ChangeEvent, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\",\"sequence\":\"");
     out.extend_from_slice(&event.position.to_text());
     out.extend_from_slice(b"\"},\"op\":\"");
-    out.extend_from_slice(event.change.op().letter().as_bytes());
+    out.extend_from_slice(event.op.letter().as_bytes());
     out.extend_from_slice(b"\",\"ts_ms\":");
-    write_integer(event.source_time.map(|micros| micros.div_euclid(1000)), out);
+    write_integer(millis, out);
     out.extend_from_slice(b",\"transaction\":null}");
 }
 
@@ -173,8 +186,16 @@ fn write_column(index: usize, name: &str, value: &Value, out: &mut Vec<u8>) {
 }
 
 fn write_text(text: &str, out: &mut Vec<u8>) {
-    // Writing a str to a Vec fails neither in serde_json nor in io::Write for Vec.
-    let _ = serde_json::to_writer(out.by_ref(), text);
+    let is_escaped = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
+    // All bytes are looked at, whatever the first ones are: so it is done many at a time.
+    if text.bytes().fold(false, |any, byte| any | is_escaped(byte)) {
+        // Writing a str to a Vec fails neither in serde_json nor in io::Write for Vec.
+        let _ = serde_json::to_writer(out.by_ref(), text);
+    } else {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    }
 }
 
 fn write_integer(number: Option<i64>, out: &mut Vec<u8>) {
@@ -289,6 +310,21 @@ mod tests {
         }
 
         #[test]
+        fn rows_written_before_are_the_same(change in change(), source_time in prop::option::of(0..4_000_000_000_000_000_i64)) {
+            let is_whole = !matches!(&change, Change::Update { old: OldRow::Key(_) | OldRow::Full(_), .. });
+            let Some(row) = change.row().filter(|_| is_whole).cloned() else { return Ok(()) };
+            let event = ChangeEvent { position: Position::new(7), source_time, change };
+            let (mut bytes, mut key, mut written) = (Vec::new(), Vec::new(), Vec::new());
+            encode(&dataset(), &event, &mut bytes);
+            let names = ["c0".to_owned()];
+            encode_key(&row, &names, &mut key);
+            let change = WrittenChange::new(event.change.op(), &row, &names);
+            change.encode(&dataset(), event.occurrence(), &mut written);
+            prop_assert_eq!((change.key(), written), (&key[..], bytes));
+            prop_assert!(WrittenChange::new(event.change.op(), &row, &[]).key().is_empty());
+        }
+
+        #[test]
         fn no_bytes_break_it(bytes: Vec<u8>) {
             let schemas = &mut Schemas::default();
             let _ = decode(&bytes, schemas, &mut Collect::default());
@@ -397,7 +433,7 @@ mod tests {
         };
         let (mut id, mut headers) = (String::new(), Vec::new());
         write_id(event.position, &mut id);
-        attributes(&source_of(&dataset()), &id, &event, &mut |name, value| {
+        attributes(&source_of(&dataset()), &id, event.occurrence(), &mut |name, value| {
             headers.push((name, String::from_utf8(value.to_vec()).unwrap()));
         });
         assert!(headers.len() <= ATTRIBUTES);

@@ -17,7 +17,7 @@ pub mod secret;
 pub mod spec;
 pub mod spec_file;
 
-pub use change::{Change, ChangeEvent, Columns, OldRow, Row, Value};
+pub use change::{Change, ChangeEvent, Columns, Occurrence, OldRow, Row, Value};
 pub use dataset::{DatasetId, InvalidDatasetId};
 pub use fault::{Classify, Fault};
 pub use position::{OffsetRange, Partition, Position, Topic, TopicId};

@@ -49,11 +49,11 @@ impl Position {
     }
 }
 
-fn write_right_aligned(target: &mut [u8], mut number: u64) {
-    for digit in target.iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
-    }
+fn write_right_aligned(target: &mut [u8], number: u64) {
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(number).as_bytes();
+    let blank = target.len() - digits.len();
+    target[blank..].copy_from_slice(digits);
 }
 
 fn parse_digits(digits: &[u8]) -> Option<u64> {

@@ -4,7 +4,7 @@
 //! until librdkafka wakes it: rdkafka's own `poll` waits its whole time out, the last millisecond of it awake, and
 //! librdkafka's `flush` keeps a thread of its own awake for as long as something is on its way.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -57,37 +57,28 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = Arc<Outstanding>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, outstanding: Arc<Outstanding>) {
-        match result {
-            Ok(_) => {
-                outstanding.0.fetch_sub(1, Ordering::Release);
-            }
-            Err((error, _)) => {
-                let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-                failure.get_or_insert_with(|| error.clone());
-            }
+        if let Err((error, _)) = result {
+            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            failure.get_or_insert_with(|| error.clone());
+            // Never let go of: its receipt would say that it is stored.
+            std::mem::forget(outstanding);
         }
     }
 }
 
-/// How many of some records have not been acknowledged. A record that was refused never is.
+/// What each record on its way holds, until it is acknowledged: who else holds it, waits for them. Counting holders
+/// is one step for each record, where a counter of its own would be a second one, of a number that two threads want.
 #[derive(Debug, Default)]
-pub(crate) struct Outstanding(AtomicU64);
+pub(crate) struct Outstanding;
 
-impl Outstanding {
-    /// One more is on its way.
-    pub(crate) fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// Tells whether the records are in the log that were published after it was asked for, and before the next was.
-#[derive(Clone, Debug)]
+/// Tells whether the records are in the log that were published before it was asked for, and after the one before was.
+#[derive(Debug)]
 pub struct Receipt(pub(crate) Arc<Outstanding>);
 
 impl Receipt {
-    /// Whether they are, all of them.
+    /// Whether they are, all of them. A record that was refused never is.
     pub fn is_stored(&self) -> bool {
-        self.0.0.load(Ordering::Acquire) == 0
+        Arc::strong_count(&self.0) == 1
     }
 }
 

@@ -28,7 +28,7 @@ mod topics;
 pub use deliveries::Receipt;
 pub use error::LogError;
 pub use lease::Lease;
-pub use publisher::{EventName, Publisher};
+pub use publisher::{EventName, Publisher, WrittenEvent};
 pub use recent::recent;
 pub use registry::{RegistrySettings, SchemaRegistry};
 pub use subscriber::{Delivery, Subscriber};

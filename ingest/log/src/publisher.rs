@@ -25,7 +25,8 @@ use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use ruam_event::change::Op;
-use ruam_event::{Change, ChangeEvent, DatasetId, DatasetSpec, OldRow, Position, envelope};
+use ruam_event::envelope::WrittenChange;
+use ruam_event::{Change, ChangeEvent, DatasetId, DatasetSpec, Occurrence, OldRow, Position, envelope};
 
 use crate::deliveries::{HeardProducer, Outstanding, Receipt};
 use crate::error::LogError;
@@ -45,7 +46,7 @@ const CHECK_EVERY: u32 = 100;
 /// Publishes the events of one dataset.
 pub struct Publisher {
     producer: HeardProducer,
-    /// What the records are counted by that are published now.
+    /// What the records hold that are published now.
     outstanding: Arc<Outstanding>,
     dataset: DatasetId,
     key: Vec<String>,
@@ -70,6 +71,30 @@ pub struct EventName<'a> {
     pub source: &'a str,
     /// Its name there.
     pub id: &'a str,
+}
+
+/// An event of a sender of its own, whose row is written already.
+#[derive(Clone, Copy, Debug)]
+pub struct WrittenEvent<'a> {
+    /// Where it stands in the order of the dataset's events.
+    pub position: Position,
+    /// When it happened, in microseconds since 1970-01-01 UTC, if its sender says.
+    pub time: Option<i64>,
+    /// What happened.
+    pub change: &'a WrittenChange,
+    /// What its sender calls it.
+    pub name: EventName<'a>,
+    /// Its signature, with what is signed, if it has one.
+    pub signature: Option<&'a str>,
+}
+
+/// What is told of an event beside its rows.
+#[derive(Clone, Copy)]
+struct Told<'a> {
+    event: Occurrence,
+    /// None: its position.
+    name: Option<EventName<'a>>,
+    signature: Option<&'a str>,
 }
 
 /// What a publisher has done.
@@ -138,40 +163,40 @@ impl Publisher {
     /// Where the event cannot be published, or publishing has failed before; the publisher is of no
     /// further use then.
     pub fn publish(&mut self, event: &ChangeEvent, stop: &dyn Fn() -> bool) -> Result<Sent, LogError> {
-        self.publish_as(event, None, None, stop)
-    }
-
-    /// The same for an event that may have a name of its own and be signed. Where it has no key or is too large
-    /// ([`LogError::NoKey`], [`LogError::TooLarge`]) and tells nothing of the row before it, nothing of it has been
-    /// sent, and others can be published in its place.
-    ///
-    /// # Errors
-    /// As [`Self::publish`].
-    pub fn publish_as(
-        &mut self,
-        event: &ChangeEvent,
-        name: Option<EventName<'_>>,
-        signature: Option<&str>,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<Sent, LogError> {
-        let told = (name, signature);
         let mut sent = Sent::default();
         if event.change.op() == Op::Truncate {
             self.key_bytes.clear();
             for partition in 0..self.layout.partitions {
-                self.send(event, told, partition, &mut sent, stop)?;
+                self.send_event(event, partition, &mut sent, stop)?;
             }
         } else {
             let mut partition = self.partition_of(event)?;
             if matches!(event.change, Change::Update { .. }) {
                 if let Some(left) = self.left_behind(event).filter(|(left, _)| *left != partition) {
-                    self.send(&left.1, told, left.0, &mut sent, stop)?;
+                    self.send_event(&left.1, left.0, &mut sent, stop)?;
                 }
                 // The buffer had the key before.
                 partition = self.partition_of(event)?;
             }
-            self.send(event, told, partition, &mut sent, stop)?;
+            self.send_event(event, partition, &mut sent, stop)?;
         }
+        Ok(sent)
+    }
+
+    /// The same for an event whose row is written already. Where it is too large ([`LogError::TooLarge`]), nothing of
+    /// it has been sent, and others can be published in its place.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub fn publish_written(&mut self, event: WrittenEvent<'_>, stop: &dyn Fn() -> bool) -> Result<Sent, LogError> {
+        let WrittenEvent { position, time, change, name, signature } = event;
+        let event = Occurrence { op: change.op(), position, source_time: time };
+        self.key_bytes.clear();
+        self.key_bytes.extend_from_slice(change.key());
+        self.value_bytes.clear();
+        change.encode(&self.dataset, event, &mut self.value_bytes);
+        let (partition, mut sent) = (self.partition_at(position), Sent::default());
+        self.send(Told { event, name: Some(name), signature }, partition, &mut sent, stop)?;
         Ok(sent)
     }
 
@@ -185,29 +210,41 @@ impl Publisher {
         Some((partition_of(&self.key_bytes, self.layout.partitions), delete))
     }
 
-    /// The partition of an event's key, which is left in the buffer; an event without one is
-    /// spread by its position.
+    /// The partition of an event's key, which is left in the buffer.
     fn partition_of(&mut self, event: &ChangeEvent) -> Result<i32, LogError> {
-        let row = match &event.change {
-            Change::Snapshot(row) | Change::Insert(row) | Change::Update { new: row, .. } => Some(row),
-            Change::Delete(old) => old.row(),
-            Change::Truncate => None,
-        };
         self.key_bytes.clear();
-        if self.key.is_empty() {
-            return Ok(partition_of(&event.position.to_text(), self.layout.partitions));
-        }
-        let complete = row.is_some_and(|row| envelope::encode_key(row, &self.key, &mut self.key_bytes));
-        if !complete {
+        let has_key = self.key.is_empty()
+            || event.change.row().is_some_and(|row| envelope::encode_key(row, &self.key, &mut self.key_bytes));
+        if !has_key {
             return Err(LogError::NoKey { dataset: self.dataset.clone(), position: event.position });
         }
-        Ok(partition_of(&self.key_bytes, self.layout.partitions))
+        Ok(self.partition_at(event.position))
     }
 
-    fn send(
+    /// The partition of the key in the buffer; an event without one is spread by its position.
+    fn partition_at(&self, position: Position) -> i32 {
+        match self.key_bytes.is_empty() {
+            true => partition_of(&position.to_text(), self.layout.partitions),
+            false => partition_of(&self.key_bytes, self.layout.partitions),
+        }
+    }
+
+    fn send_event(
         &mut self,
         event: &ChangeEvent,
-        (name, signature): (Option<EventName<'_>>, Option<&str>),
+        partition: i32,
+        sent: &mut Sent,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), LogError> {
+        self.value_bytes.clear();
+        envelope::encode(&self.dataset, event, &mut self.value_bytes);
+        self.send(Told { event: event.occurrence(), name: None, signature: None }, partition, sent, stop)
+    }
+
+    /// Sends the key and the value in the buffers.
+    fn send(
+        &mut self,
+        Told { event, name, signature }: Told<'_>,
         partition: i32,
         sent: &mut Sent,
         stop: &dyn Fn() -> bool,
@@ -217,8 +254,6 @@ impl Publisher {
             sent.repeated += 1;
             return Ok(());
         }
-        self.value_bytes.clear();
-        envelope::encode(&self.dataset, event, &mut self.value_bytes);
         let size = self.key_bytes.len() + self.value_bytes.len() + signature.map_or(0, str::len) + 512;
         if size > self.max_bytes {
             let (dataset, position, limit) = (self.dataset.clone(), event.position, self.max_bytes);
@@ -236,7 +271,6 @@ impl Publisher {
         if let Some(signature) = signature {
             add(envelope::SIGNATURE_HEADER, signature.as_bytes());
         }
-        self.outstanding.add();
         let mut record = BaseRecord::with_opaque_to(&self.layout.topic.name, self.outstanding.clone())
             .partition(partition)
             .payload(&self.value_bytes);
@@ -270,10 +304,9 @@ impl Publisher {
         self.check()
     }
 
-    /// A receipt for the records that are published from now on, until the next receipt is asked for.
+    /// A receipt for the records that have been published since the last receipt.
     pub fn receipt(&mut self) -> Receipt {
-        self.outstanding = Arc::default();
-        Receipt(self.outstanding.clone())
+        Receipt(std::mem::take(&mut self.outstanding))
     }
 
     /// Waits until everything that was published is acknowledged, but no longer than a time.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use ruam_log::EventName;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
 /// The names of the last so many events at least, and of twice as many at most, each as a hash of 128 bits: that two
 /// are the same by chance, or that an agency makes them so, is its own loss only.
@@ -46,26 +46,22 @@ impl Window {
 
     /// What stands for a name.
     pub(super) fn key(name: EventName<'_>) -> u128 {
-        let mut hash = Xxh3::new();
-        // With its length, a source ends where it ends.
-        hash.update(&name.source.len().to_le_bytes());
-        hash.update(name.source.as_bytes());
-        hash.update(name.id.as_bytes());
-        hash.digest128()
+        xxh3_128_with_seed(name.id.as_bytes(), xxh3_64(name.source.as_bytes()))
     }
 
-    /// Whether a name is one of the last.
-    pub(super) fn has(&self, key: u128) -> bool {
-        self.known.contains(&key) || self.before.contains(&key)
-    }
-
-    /// Adds a name. Where there are too many, the oldest go.
-    pub(super) fn insert(&mut self, key: u128) {
+    /// Adds a name; whether it was none of the last. Where there are too many, the oldest go.
+    pub(super) fn insert(&mut self, key: u128) -> bool {
+        let is_new = !self.before.contains(&key) && self.known.insert(key);
         if self.known.len() >= self.most {
             std::mem::swap(&mut self.known, &mut self.before);
             self.known.clear();
         }
-        self.known.insert(key);
+        is_new
+    }
+
+    /// Forgets a name.
+    pub(super) fn remove(&mut self, key: u128) {
+        let _ = self.known.remove(&key) || self.before.remove(&key);
     }
 }
 
@@ -76,9 +72,15 @@ mod tests {
     #[test]
     fn the_last_are_known_and_older_ones_forgotten() {
         let mut window = Window::new(2);
-        [1, 2, 3, 4, 5].into_iter().for_each(|key| window.insert(key));
-        assert_eq!([1, 2, 3, 4, 5].map(|key| window.has(key)), [false, false, true, true, true]);
+        assert_eq!(
+            [1, 2, 2, 3, 3, 2, 4, 5, 5].map(|key| window.insert(key)),
+            [true, true, false, true, false, false, true, true, false]
+        );
         assert_eq!((window.known.len(), window.before.len()), (1, 2));
+        assert_eq!([5, 4, 3, 2].map(|key| window.insert(key)), [false, false, false, true]);
+        window.remove(5);
+        window.remove(2);
+        assert_eq!([5, 2].map(|key| window.insert(key)), [true, true]);
     }
 
     #[test]

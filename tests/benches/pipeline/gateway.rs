@@ -2,6 +2,7 @@
 
 use std::io::{BufWriter, Read, Write};
 use std::net::TcpStream;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -15,10 +16,11 @@ use ruam_tests::{Broker, Installation, Process};
 
 use crate::peak_mb;
 
-/// The events, those of one request, and how many clients send at a time.
+/// The events, those before them that are not counted, those of one request, and how many clients send at a time.
 const EVENTS: usize = 1_000_000;
+const WARM: usize = 500_000;
 const OF_ONE: usize = 5_000;
-const CLIENTS: usize = 2;
+const CLIENTS: usize = 8;
 /// How many different records the limit sends.
 const OF_LIMIT: usize = 100_000;
 /// How much is uploaded in one request.
@@ -71,6 +73,32 @@ struct Gateway {
 }
 
 impl Gateway {
+    /// Sends events with numbers from one on, in batches, by all clients; events a second.
+    fn send(&self, numbers: Range<usize>) -> Result<f64> {
+        let batches: Vec<_> = numbers
+            .clone()
+            .step_by(OF_ONE)
+            .map(|from| format!("[{}]", (from..from + OF_ONE).map(event).collect::<Vec<_>>().join(",")))
+            .collect();
+        let begun = Instant::now();
+        let send = |client: usize| -> Result<()> {
+            let kind = "application/cloudevents-batch+json";
+            batches.iter().skip(client).step_by(CLIENTS).try_for_each(|batch| {
+                self.post("/v1/events", kind, batch.len() as u64, |out| Ok(out.write_all(batch.as_bytes())?)).map(drop)
+            })
+        };
+        std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..CLIENTS)
+                .map(|client| {
+                    let send = &send;
+                    scope.spawn(move || send(client))
+                })
+                .collect();
+            clients.into_iter().try_for_each(|client| client.join().ok().context("a client panicked")?)
+        })?;
+        Ok(numbers.len() as f64 / begun.elapsed().as_secs_f64())
+    }
+
     /// Sends a body that is written as it goes; the answer.
     fn post(
         &self,
@@ -108,35 +136,15 @@ pub fn measure() -> Result<Measured> {
     let gateway = Gateway { port: port(&mut up)?, key };
 
     // This also gives Kafka's virtual machine the time to compile what it runs.
+    gateway.send(0..WARM)?;
+    let records = sent(&servers, &topic)?;
+    // On a shared machine the limit moves, too: it is taken before and after.
+    let before = produce(&servers, &records)?;
+    let events = gateway.send(WARM..WARM + EVENTS)?;
+    let limit = f64::midpoint(before, produce(&servers, &records)?);
+    let of_events = peak_mb(up.id())?;
     let bare: Vec<_> = (0..OF_LIMIT).map(|number| Sent { payload: event(number).into(), headers: None }).collect();
     let bare = produce(&servers, &bare)?;
-    let batches: Vec<_> = (0..EVENTS / OF_ONE)
-        .map(|batch| {
-            let events: Vec<_> = (0..OF_ONE).map(|number| event(batch * OF_ONE + number)).collect();
-            format!("[{}]", events.join(","))
-        })
-        .collect();
-    let begun = Instant::now();
-    std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|client| {
-                let (gateway, batches) = (&gateway, &batches);
-                scope.spawn(move || -> Result<()> {
-                    for batch in batches.iter().skip(client).step_by(CLIENTS) {
-                        let kind = "application/cloudevents-batch+json";
-                        gateway
-                            .post("/v1/events", kind, batch.len() as u64, |out| Ok(out.write_all(batch.as_bytes())?))?;
-                    }
-                    Ok(())
-                })
-            })
-            .collect();
-        clients.into_iter().try_for_each(|client| client.join().ok().context("a client panicked")?)
-    })?;
-    let events = EVENTS as f64 / begun.elapsed().as_secs_f64();
-    drop(batches);
-    let of_events = peak_mb(up.id())?;
-    let limit = produce(&servers, &sent(&servers, &topic)?)?;
 
     let row = |number: u64| {
         format!(
