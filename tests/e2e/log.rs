@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
+use ruam_event::change::Op;
+use ruam_event::envelope::{self, WrittenChange};
 use ruam_event::{Change, ChangeEvent, DatasetSpec, OldRow, Position, Row};
 use ruam_log::embedded::{EmbeddedBroker, EmbeddedSettings};
 use ruam_log::subscriber::Bounds;
-use ruam_log::{Delivery, Lease, Log, LogError, Publisher, Subscriber, TopicLayout};
+use ruam_log::{Delivery, EventName, Lease, Log, LogError, Publisher, Subscriber, TopicLayout, WrittenEvent};
 use ruam_tests::broker::log_at;
 use ruam_tests::installation::unique;
 use ruam_tests::{Broker, datasets};
@@ -111,6 +113,46 @@ pub fn a_key_that_is_left_is_told_to_its_own_partition() -> Result<()> {
     ensure!((45..=75).contains(&records), "{records} records of 40 updates");
     ensure!(publish(&log, &spec, &layout, &updates)? == (0, records), "nothing is left to publish");
     ensure!(log.held(&layout)? == records, "each is there once");
+    Ok(())
+}
+
+/// Whatever is told of a row, its record has its key and lies where that is.
+pub fn a_record_has_its_key_whatever_its_source_tells() -> Result<()> {
+    let log = OpenLog::of(Broker::Embedded)?;
+    let (spec, events) = persons()?;
+    let layout = log.topic(&spec)?;
+    let row = events.iter().find_map(|event| event.change.row()).context("a row")?;
+    let change = |change, position| ChangeEvent { position: Position::new(position), source_time: None, change };
+    let told = [
+        change(Change::Insert(row.clone()), 1),
+        change(Change::Update { old: OldRow::None, new: row.clone() }, 2),
+        change(Change::Update { old: OldRow::Full(row.clone()), new: row.clone() }, 3),
+        change(Change::Delete(OldRow::Full(row.clone())), 4),
+    ];
+    let mut publisher = Publisher::open(&log.log, &spec, layout.clone())?;
+    for event in &told {
+        publisher.publish(event, &|| false)?;
+    }
+    let written = WrittenChange::new(Op::Update, row, &spec.key());
+    let name = EventName { source: "/bora/person", id: "own" };
+    let event = WrittenEvent { position: Position::new(5), time: None, change: &written, name, signature: None };
+    publisher.publish_written(event, &|| false)?;
+    publisher.flush(&|| false)?;
+    drop(publisher);
+
+    let mut subscriber = subscribe(&log, &spec, &layout, "lake", "one")?;
+    let (mut partitions, mut keys, deadline) = (BTreeSet::new(), Vec::new(), Instant::now() + PATIENCE);
+    while keys.len() <= told.len() {
+        if let Some(Delivery::Records(records)) = subscriber.next(Duration::from_millis(100))? {
+            partitions.insert(records.partition.index);
+            keys.extend((0..records.len()).map(|index| records.keys.get(index).map(<[u8]>::to_vec)));
+        }
+        ensure!(Instant::now() < deadline, "only {} records came", keys.len());
+    }
+    let mut key = Vec::new();
+    ensure!(envelope::encode_key(row, &spec.key(), &mut key), "it has a key");
+    ensure!(keys.iter().all(|found| found.as_deref() == Some(&key[..])), "each has the key of its row");
+    ensure!(partitions.len() == 1, "all lie in one partition");
     Ok(())
 }
 

@@ -203,6 +203,11 @@ fn tests() -> Vec<(String, Need, Test)> {
             Need::Nothing,
             log::a_key_that_is_left_is_told_to_its_own_partition,
         ),
+        (
+            "log::a_record_has_its_key_whatever_its_source_tells",
+            Need::Nothing,
+            log::a_record_has_its_key_whatever_its_source_tells,
+        ),
         ("areas::answers_are_those_of_the_source", Need::Nothing, areas::answers_are_those_of_the_source),
         ("server::psql_asks_the_same", Need::Psql, server::psql_asks_the_same),
         ("server::a_client_sets_what_is_its_own", Need::Psql, server::a_client_sets_what_is_its_own),
