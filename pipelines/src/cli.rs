@@ -72,7 +72,8 @@ enum Command {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    memory::give_back();
+    // Named here, so that the linker takes it along.
+    std::hint::black_box(memory::SETTINGS);
     run(std::env::args_os())
 }
 

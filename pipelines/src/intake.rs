@@ -225,9 +225,13 @@ type Number = (Arc<str>, u64, bool);
 impl Flow<'_> {
     /// Hands a batch to the log.
     fn publish(&mut self, Request { events, answer }: Request) -> Result<(), FlowError> {
-        if self.events >= UNDER_WAY {
-            self.publisher.flush(&self.inlet.patience())?;
+        let stop = self.inlet.patience();
+        while self.events >= UNDER_WAY {
+            self.settle()?;
             self.answer()?;
+            if stop() {
+                return Err(LogError::Stopped.into());
+            }
         }
         let arrived = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let arrived = u64::try_from(arrived.as_micros()).unwrap_or_default();
@@ -236,8 +240,7 @@ impl Flow<'_> {
         // One after the other, without anything between: a window of many names is in no cache, and the processor
         // looks for the next while it waits for one.
         let are_new: Vec<_> = names.iter().map(|name| self.window.insert(*name)).collect();
-        let (stop, mut sent) = (self.inlet.patience(), 0);
-        let (mut outcomes, mut numbers) = (Vec::with_capacity(events.len()), Vec::new());
+        let (mut outcomes, mut numbers, mut sent) = (Vec::with_capacity(events.len()), Vec::new(), 0);
         let mut refused = HashSet::new();
         for ((event, name), mut is_new) in events.into_iter().zip(names).zip(are_new) {
             // Another of the same name has been refused, and is not stored.

@@ -25,4 +25,3 @@ mod specs;
 mod worker;
 
 pub use cli::main;
-pub use memory::give_back as give_memory_back;
