@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::made_once;
+
 /// The version of the layout that this program knows.
 const FORMAT: u32 = 1;
 
@@ -132,19 +134,20 @@ impl DataDir {
         fs::create_dir_all(path).map_err(failed)?;
         let path = fs::canonicalize(path).map_err(failed)?;
         let layout_file = path.join("ruam.json");
-        let layout = match fs::read(&layout_file) {
-            Ok(bytes) => serde_json::from_slice::<Layout>(&bytes).map_err(|error| failed(error.into()))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if fs::read_dir(&path).map_err(failed)?.next().is_some() {
-                    return Err(DataDirError::NotOurs { path });
+        let mut written = made_once::read(&layout_file).map_err(failed)?;
+        if written.is_none() {
+            // Of several processes that begin here at once, one has made it when the others look again.
+            written = match is_unused(&path).map_err(failed)? {
+                true => {
+                    let new = Layout { format: FORMAT, installation: uuid::Uuid::new_v4().simple().to_string() };
+                    let text = serde_json::to_vec_pretty(&new).map_err(|error| failed(error.into()))?;
+                    Some(made_once::make(&layout_file, 0o666, &text).map_err(failed)?)
                 }
-                let layout = Layout { format: FORMAT, installation: uuid::Uuid::new_v4().simple().to_string() };
-                let text = serde_json::to_vec_pretty(&layout).map_err(|error| failed(error.into()))?;
-                fs::write(&layout_file, text).map_err(failed)?;
-                layout
-            }
-            Err(error) => return Err(failed(error)),
-        };
+                false => made_once::read(&layout_file).map_err(failed)?,
+            };
+        }
+        let Some(written) = written else { return Err(DataDirError::NotOurs { path }) };
+        let layout: Layout = serde_json::from_slice(&written).map_err(|error| failed(error.into()))?;
         if layout.format != FORMAT {
             return Err(DataDirError::Version { path, found: layout.format });
         }
@@ -299,6 +302,16 @@ pub(crate) fn access(path: &Path) -> PathBuf {
     path.join("access")
 }
 
+/// Whether nothing is in a directory, but for what a crash has left of the making of a data directory.
+fn is_unused(path: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(path)? {
+        if !entry?.file_name().as_encoded_bytes().starts_with(made_once::BEFOREHAND.as_bytes()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 fn size(path: &Path) -> io::Result<u64> {
     let metadata = fs::symlink_metadata(path)?;
     if !metadata.is_dir() {
@@ -332,6 +345,35 @@ mod tests {
         drop(lock);
         assert!(dir.holder(Part::Workers).is_none());
         assert_eq!(DataDir::open(&path).unwrap().installation, dir.installation);
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn processes_that_begin_at_once_are_of_one_installation() {
+        for _ in 0..100 {
+            let path = folder();
+            let barrier = std::sync::Barrier::new(8);
+            let open = || {
+                barrier.wait();
+                DataDir::open(&path).map(|dir| dir.installation)
+            };
+            let names: Vec<_> = std::thread::scope(|scope| {
+                let opened: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+                opened.into_iter().map(|opened| opened.join().unwrap().unwrap()).collect()
+            });
+            assert!(names.iter().all(|name| *name == names[0]), "{names:?}");
+            let left: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            assert_eq!(left.len(), 2, "{left:?}");
+            fs::remove_dir_all(path).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_a_crash_has_left_of_its_making_is_in_nobodys_way() {
+        let path = folder();
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join(".ruam.Ab12"), "{\"form").unwrap();
+        assert!(!DataDir::open(&path).unwrap().installation.is_empty());
         fs::remove_dir_all(path).unwrap();
     }
 

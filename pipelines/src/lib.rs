@@ -16,6 +16,7 @@ mod feed;
 mod gateway;
 mod guard;
 mod intake;
+mod made_once;
 mod memory;
 mod meter;
 mod policies;

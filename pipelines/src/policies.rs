@@ -1,8 +1,5 @@
 //! The policies of an installation: a folder of files, one for each role.
 
-use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +7,7 @@ use anyhow::{Context, Result};
 use ruam_event::SpecError;
 use ruam_query::{Policies, PseudonymKey, QueryDataset};
 
+use crate::made_once;
 use crate::specs::read_files;
 
 /// How many bytes the secret of pseudonyms has.
@@ -44,20 +42,15 @@ pub(crate) fn load(folder: Option<&Path>, datasets: &[Arc<QueryDataset>], key: &
 /// Where its file can be neither read nor made.
 pub(crate) fn key(path: &Path) -> Result<PseudonymKey> {
     let told = || format!("cannot keep the secret of pseudonyms in {}", path.display());
-    match fs::read(path) {
-        Ok(bytes) if bytes.len() == KEY_BYTES => Ok(PseudonymKey::new(bytes)),
-        Ok(_) => anyhow::bail!(
-            "{} is not the secret that pseudonyms are made with. Put back the file of {KEY_BYTES} bytes that was \
-             there, or remove it: pseudonyms are others then",
-            path.display()
-        ),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let bytes: [u8; KEY_BYTES] = rand::random();
-            let mut options = fs::OpenOptions::new();
-            let mut file = options.write(true).create_new(true).mode(0o600).open(path).with_context(told)?;
-            file.write_all(&bytes).and_then(|()| file.sync_all()).with_context(told)?;
-            Ok(PseudonymKey::new(bytes.to_vec()))
-        }
-        Err(error) => Err(error).with_context(told),
-    }
+    let bytes = match made_once::read(path).with_context(told)? {
+        Some(bytes) => bytes,
+        None => made_once::make(path, 0o600, &rand::random::<[u8; KEY_BYTES]>()).with_context(told)?,
+    };
+    anyhow::ensure!(
+        bytes.len() == KEY_BYTES,
+        "{} is not the secret that pseudonyms are made with. Put back the file of {KEY_BYTES} bytes that was \
+         there, or remove it: pseudonyms are others then",
+        path.display()
+    );
+    Ok(PseudonymKey::new(bytes))
 }
