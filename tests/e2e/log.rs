@@ -116,6 +116,26 @@ pub fn a_key_that_is_left_is_told_to_its_own_partition() -> Result<()> {
     Ok(())
 }
 
+/// Where rows have no key, none is left: an update is one record, whatever it tells of the row before.
+pub fn an_update_without_a_key_is_one_record() -> Result<()> {
+    let log = OpenLog::of(Broker::Embedded)?;
+    let text = datasets::text("cgd/disbursement", Some(&unique()))?.replacen("key = [\"disbursement_id\"]\n", "", 1);
+    let spec = DatasetSpec::parse("cgd/disbursement.toml", &text)?;
+    ensure!(spec.key().is_empty(), "it has no key");
+    let layout = log.topic(&spec)?;
+    let row = Row::new(["disbursement_id".to_owned()].into_iter().collect(), vec!["1".into()]);
+    let update = |position| ChangeEvent {
+        position: Position::new(position),
+        source_time: None,
+        change: Change::Update { old: OldRow::Full(row.clone()), new: row.clone() },
+    };
+    // They are spread by their positions, so that about half of them lie in either partition.
+    let updates: Vec<_> = (1..=40).map(update).collect();
+    ensure!(publish(&log, &spec, &layout, &updates)? == (40, 0), "a record for each");
+    ensure!(log.held(&layout)? == 40, "each is there once");
+    Ok(())
+}
+
 /// Whatever is told of a row, its record has its key and lies where that is.
 pub fn a_record_has_its_key_whatever_its_source_tells() -> Result<()> {
     let log = OpenLog::of(Broker::Embedded)?;

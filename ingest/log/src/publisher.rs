@@ -26,7 +26,7 @@ use rdkafka::producer::BaseRecord;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use ruam_event::change::Op;
 use ruam_event::envelope::WrittenChange;
-use ruam_event::{Change, ChangeEvent, DatasetId, DatasetSpec, Occurrence, OldRow, Position, envelope};
+use ruam_event::{Change, ChangeEvent, DatasetId, DatasetSpec, Occurrence, OldRow, Position, Row, envelope};
 
 use crate::deliveries::{HeardProducer, Outstanding, Receipt};
 use crate::error::LogError;
@@ -59,6 +59,7 @@ pub struct Publisher {
     id: String,
     /// Buffers, kept from event to event.
     key_bytes: Vec<u8>,
+    left_key_bytes: Vec<u8>,
     value_bytes: Vec<u8>,
     /// Records since it was last looked whether any has failed.
     unchecked: u32,
@@ -139,6 +140,7 @@ impl Publisher {
             source: envelope::source_of(spec.id()),
             id: String::new(),
             key_bytes: Vec::new(),
+            left_key_bytes: Vec::new(),
             value_bytes: Vec::new(),
             unchecked: 0,
         })
@@ -170,13 +172,14 @@ impl Publisher {
                 self.send_event(event, partition, &mut sent, stop)?;
             }
         } else {
-            let mut partition = self.partition_of(event)?;
-            if matches!(event.change, Change::Update { .. }) {
-                if let Some(left) = self.left_behind(event).filter(|(left, _)| *left != partition) {
-                    self.send_event(&left.1, left.0, &mut sent, stop)?;
-                }
-                // The buffer had the key before.
-                partition = self.partition_of(event)?;
+            let partition = self.partition_of(event)?;
+            if let Change::Update { old, .. } = &event.change
+                && let Some((row, left)) = self.left_behind(old).filter(|(_, left)| *left != partition)
+            {
+                let delete = ChangeEvent { change: Change::Delete(OldRow::Key(row.clone())), ..*event };
+                std::mem::swap(&mut self.key_bytes, &mut self.left_key_bytes);
+                self.send_event(&delete, left, &mut sent, stop)?;
+                std::mem::swap(&mut self.key_bytes, &mut self.left_key_bytes);
             }
             self.send_event(event, partition, &mut sent, stop)?;
         }
@@ -190,24 +193,26 @@ impl Publisher {
     /// As [`Self::publish`].
     pub fn publish_written(&mut self, event: WrittenEvent<'_>, stop: &dyn Fn() -> bool) -> Result<Sent, LogError> {
         let WrittenEvent { position, time, change, name, signature } = event;
-        let event = Occurrence { op: change.op(), position, source_time: time };
         self.key_bytes.clear();
         self.key_bytes.extend_from_slice(change.key());
-        self.value_bytes.clear();
-        change.encode(&self.dataset, event, &mut self.value_bytes);
         let (partition, mut sent) = (self.partition_at(position), Sent::default());
-        self.send(Told { event, name: Some(name), signature }, partition, &mut sent, stop)?;
+        if self.is_new(position, partition, &mut sent) {
+            let event = Occurrence { op: change.op(), position, source_time: time };
+            self.value_bytes.clear();
+            change.encode(&self.dataset, event, &mut self.value_bytes);
+            self.send(Told { event, name: Some(name), signature }, partition, stop)?;
+        }
         Ok(sent)
     }
 
-    /// The delete of a key that an update has left, with its partition: what came before of that key is
-    /// there, and nothing orders one partition before another. The old key is left in the buffer.
-    fn left_behind(&mut self, event: &ChangeEvent) -> Option<(i32, ChangeEvent)> {
-        let Change::Update { old, .. } = &event.change else { return None };
-        self.key_bytes.clear();
-        let row = old.row().filter(|row| envelope::encode_key(row, &self.key, &mut self.key_bytes))?;
-        let delete = ChangeEvent { change: Change::Delete(OldRow::Key(row.clone())), ..*event };
-        Some((partition_of(&self.key_bytes, self.layout.partitions), delete))
+    /// The row before an update, and the partition of its key, if the source tells it; that key is left in a buffer of
+    /// its own. Where an update has left it, that partition gets a delete: what came before of the key is there, and
+    /// nothing orders one partition before another.
+    fn left_behind<'e>(&mut self, old: &'e OldRow) -> Option<(&'e Row, i32)> {
+        self.left_key_bytes.clear();
+        let row = old.row().filter(|_| !self.key.is_empty())?;
+        let has_key = envelope::encode_key(row, &self.key, &mut self.left_key_bytes);
+        has_key.then(|| (row, partition_of(&self.left_key_bytes, self.layout.partitions)))
     }
 
     /// The partition of an event's key, which is left in the buffer.
@@ -229,6 +234,15 @@ impl Publisher {
         }
     }
 
+    /// Whether an event is not in its partition yet; one that is counts as repeated.
+    fn is_new(&self, position: Position, partition: i32, sent: &mut Sent) -> bool {
+        let last = self.last.get(partition as usize).copied().flatten();
+        let is_new = last.is_none_or(|last| position > last);
+        *if is_new { &mut sent.records } else { &mut sent.repeated } += 1;
+        is_new
+    }
+
+    /// Sends an event, whose key is in the buffer, unless its partition has it already.
     fn send_event(
         &mut self,
         event: &ChangeEvent,
@@ -236,9 +250,12 @@ impl Publisher {
         sent: &mut Sent,
         stop: &dyn Fn() -> bool,
     ) -> Result<(), LogError> {
+        if !self.is_new(event.position, partition, sent) {
+            return Ok(());
+        }
         self.value_bytes.clear();
         envelope::encode(&self.dataset, event, &mut self.value_bytes);
-        self.send(Told { event: event.occurrence(), name: None, signature: None }, partition, sent, stop)
+        self.send(Told { event: event.occurrence(), name: None, signature: None }, partition, stop)
     }
 
     /// Sends the key and the value in the buffers.
@@ -246,14 +263,8 @@ impl Publisher {
         &mut self,
         Told { event, name, signature }: Told<'_>,
         partition: i32,
-        sent: &mut Sent,
         stop: &dyn Fn() -> bool,
     ) -> Result<(), LogError> {
-        let index = partition as usize;
-        if self.last.get(index).copied().flatten().is_some_and(|last| event.position <= last) {
-            sent.repeated += 1;
-            return Ok(());
-        }
         let size = self.key_bytes.len() + self.value_bytes.len() + signature.map_or(0, str::len) + 512;
         if size > self.max_bytes {
             let (dataset, position, limit) = (self.dataset.clone(), event.position, self.max_bytes);
@@ -292,10 +303,9 @@ impl Publisher {
                 Err((source, _)) => return Err(self.failed(source)),
             }
         }
-        if let Some(last) = self.last.get_mut(index) {
+        if let Some(last) = self.last.get_mut(partition as usize) {
             *last = Some(event.position);
         }
-        sent.records += 1;
         self.unchecked += 1;
         if self.unchecked < CHECK_EVERY {
             return Ok(());
