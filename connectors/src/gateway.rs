@@ -21,6 +21,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use ruam_door::{Peer, Problem, is_of_a_page};
+use ruam_event::change::Op;
 use ruam_event::{DatasetId, DatasetSpec};
 use ruam_identity::{Authenticator, Credentials, Principal, Scope, ServerConfig, SignOnError, Signers};
 use serde_json::Value;
@@ -51,7 +52,7 @@ use body::Body;
 use cloud_event::CloudEvent;
 use form::{EventReader, Events, Rows, content_type};
 use frames::{Objects, Shape};
-use operation::{Operation, WORDS, check_name};
+use operation::{WORDS, check_name};
 use quota::Quotas;
 use signed::Signed;
 use upload::Upload;
@@ -274,7 +275,7 @@ async fn rows(
     let _place = shared.place()?;
     let wrong = |told: String| Problem::new(StatusCode::BAD_REQUEST, told);
     let operation = match operation_of(head.uri.query()) {
-        Ok(word) => Operation::of_word(word.unwrap_or("insert")),
+        Ok(word) => Op::from_word(word.unwrap_or("insert")),
         Err(unknown) => {
             return Err(wrong(format!("the query has `operation` only, and not `{}`", unknown.escape_debug())));
         }

@@ -240,13 +240,13 @@ impl Flow<'_> {
         // One after the other, without anything between: a window of many names is in no cache, and the processor
         // looks for the next while it waits for one.
         let are_new: Vec<_> = names.iter().map(|name| self.window.insert(*name)).collect();
-        let (mut outcomes, mut numbers, mut sent) = (Vec::with_capacity(events.len()), Vec::new(), 0);
+        let (mut outcomes, mut numbers) = (Vec::with_capacity(events.len()), Vec::new());
         let mut refused = HashSet::new();
         for ((event, name), mut is_new) in events.into_iter().zip(names).zip(are_new) {
             // Another of the same name has been refused, and is not stored.
             is_new |= refused.contains(&name) && self.window.insert(name);
             let outcome = match is_new {
-                true => self.publish_event(&event, arrived, &mut sent, &stop)?,
+                true => self.publish_event(&event, arrived, &stop)?,
                 false => Outcome::Duplicate,
             };
             match (&outcome, event.sequence) {
@@ -259,31 +259,22 @@ impl Flow<'_> {
             }
             outcomes.push(outcome);
         }
-        let (meter, repeated) = (&self.inlet.meter, outcomes.iter().filter(|outcome| **outcome == Outcome::Duplicate));
-        meter.repeated.fetch_add(repeated.count() as u64, Ordering::Relaxed);
-        meter.published.fetch_add(sent, Ordering::Relaxed);
+        let count = |what: Outcome| outcomes.iter().filter(|outcome| **outcome == what).count() as u64;
+        self.inlet.meter.repeated.fetch_add(count(Outcome::Duplicate), Ordering::Relaxed);
+        self.inlet.meter.published.fetch_add(count(Outcome::Accepted), Ordering::Relaxed);
         self.events += outcomes.len();
         self.under_way.push_back(UnderWay { receipt: self.publisher.receipt(), outcomes, numbers, answer });
         Ok(())
     }
 
-    /// Hands an event to the log; counts the records that it became.
-    fn publish_event(
-        &mut self,
-        event: &SentEvent,
-        arrived: u64,
-        records: &mut u64,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<Outcome, LogError> {
+    /// Hands an event to the log, as one record.
+    fn publish_event(&mut self, event: &SentEvent, arrived: u64, stop: &dyn Fn() -> bool) -> Result<Outcome, LogError> {
         let position = Position::new(self.publisher.newest().map_or(arrived, |newest| arrived.max(newest.major + 1)));
         let name = EventName { source: &event.source, id: &event.id };
         let SentEvent { time, change, signature, .. } = event;
         let written = WrittenEvent { position, time: *time, change, name, signature: signature.as_deref() };
         match self.publisher.publish_written(written, stop) {
-            Ok(sent) => {
-                *records += sent.records;
-                Ok(Outcome::Accepted)
-            }
+            Ok(_) => Ok(Outcome::Accepted),
             Err(LogError::TooLarge { size, limit, .. }) => {
                 Ok(Outcome::Rejected(format!("the event has {size} bytes in the log, which takes {limit}")))
             }

@@ -11,8 +11,9 @@ use std::ops::Range;
 
 use jiter::{Jiter, Peek};
 use ruam_event::DatasetId;
+use ruam_event::change::Op;
 
-use super::operation::{Operation, WORDS, check_name, micros, sequence};
+use super::operation::{WORDS, check_name, micros, sequence};
 use super::row::{check_nesting, not_json, utf8};
 use super::signed::{Data, Statement};
 
@@ -38,7 +39,7 @@ pub(super) struct Attributes<'a> {
     pub(super) source: Cow<'a, str>,
     pub(super) id: Cow<'a, str>,
     pub(super) time: Option<i64>,
-    pub(super) operation: Operation,
+    pub(super) operation: Op,
     pub(super) sequence: Option<u64>,
 }
 
@@ -215,7 +216,7 @@ impl<'a> CloudEvent<'a> {
         check_name(&id, "id")?;
         check_name(&source, "source")?;
         let kind = self.kind.ok_or_else(|| missing("type"))?;
-        let operation = Operation::of_word(kind.rsplit('.').next().unwrap_or_default())
+        let operation = Op::from_word(kind.rsplit('.').next().unwrap_or_default())
             .ok_or_else(|| format!("`type` has to end in what has happened: {WORDS}, behind a point"))?;
         let time = self.time.as_deref().map(micros).transpose()?;
         let media = self.content_type.as_deref().and_then(|kind| kind.split(';').next()).unwrap_or_default();
@@ -282,10 +283,7 @@ mod tests {
     fn structured_events_are_read() {
         let (dataset, attributes, data) = read(EVENT).unwrap();
         assert_eq!((dataset.to_string().as_str(), data.as_str()), ("bora.person", r#"{"code":"1"}"#));
-        assert_eq!(
-            (&*attributes.id, attributes.time, attributes.operation),
-            ("A-1", Some(1_000_000), Operation::Update)
-        );
+        assert_eq!((&*attributes.id, attributes.time, attributes.operation), ("A-1", Some(1_000_000), Op::Update));
         for (sequence, expected) in [
             (r#""sequence":"17""#, Some(17)),
             (r#""sequence":"017","sequencetype":"Integer""#, Some(17)),
@@ -313,7 +311,7 @@ mod tests {
         let event = CloudEvent::binary(|name| header(name).map(str::as_bytes), b"{}").unwrap();
         assert_eq!(event.dataset().unwrap().to_string(), "bora.person");
         let (attributes, data) = event.read().unwrap();
-        assert_eq!((&*attributes.id, attributes.operation, &*data), ("ก-1%", Operation::Delete, "{}"));
+        assert_eq!((&*attributes.id, attributes.operation, &*data), ("ก-1%", Op::Delete, "{}"));
     }
 
     #[test]

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, StatusCode, header};
 use ruam_door::Problem;
 use ruam_event::DatasetId;
+use ruam_event::change::Op;
 
 use super::cloud_event::CloudEvent;
 use super::csv::{CsvReader, CsvRow};
 use super::frames::{Frame, Lines, Objects, Shape};
 use super::intake::SentEvent;
-use super::operation::{Operation, WORDS, check_name, micros, sequence};
+use super::operation::{WORDS, change, check_name, micros, sequence};
 use super::row::{RowReader, SentRow, utf8};
 use super::signed::{Data, Signed, Statement};
 use super::{Offered, Offers};
@@ -79,7 +80,7 @@ impl<'a> EventReader<'a> {
             let (attributes, data) = event.read()?;
             let row =
                 self.rows.read(&data)?.row.unwrap_or_else(|| ruam_event::Row::new(Default::default(), Vec::new()));
-            let change = attributes.operation.change(&row, &offered.spec)?;
+            let change = change(attributes.operation, &row, &offered.spec)?;
             let id = id.clone().unwrap_or_else(|| attributes.id.into());
             Ok(SentEvent { source, id, time: attributes.time, change, sequence: attributes.sequence, signature })
         });
@@ -136,7 +137,7 @@ struct RowContext {
     signed: Signed,
     source: Arc<str>,
     /// What happened to rows that do not say.
-    operation: Operation,
+    operation: Op,
     /// What the ids of rows begin with that have none.
     request: String,
     /// How many rows have come.
@@ -154,7 +155,7 @@ impl Rows {
         offered: Arc<Offered>,
         signed: Signed,
         headers: &HeaderMap,
-        operation: Operation,
+        operation: Op,
         request: String,
         most: usize,
     ) -> Result<Self, Problem> {
@@ -203,7 +204,7 @@ impl RowContext {
         check_name(id, "_id")?;
         let operation = match sent.operation.as_deref() {
             None => self.operation,
-            Some(word) => Operation::of_word(word).ok_or_else(|| format!("`_operation` has to be {WORDS}"))?,
+            Some(word) => Op::from_word(word).ok_or_else(|| format!("`_operation` has to be {WORDS}"))?,
         };
         let row = sent.row.unwrap_or_else(|| ruam_event::Row::new(Default::default(), Vec::new()));
         let statement = || {
@@ -225,7 +226,7 @@ impl RowContext {
             source: self.source.clone(),
             id: id.clone(),
             time: sent.time.as_deref().map(micros).transpose()?,
-            change: operation.change(&row, &self.offered.spec)?,
+            change: change(operation, &row, &self.offered.spec)?,
             sequence: sent.sequence.as_deref().map(sequence).transpose()?,
             signature,
         })
@@ -325,7 +326,7 @@ mod tests {
 
     fn rows(media: &'static str, body: &[u8]) -> Vec<Result<SentEvent, String>> {
         let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(media))]);
-        let form = Rows::new(offered("upsert"), Signed::default(), &headers, Operation::Insert, "r".to_owned(), 1000);
+        let form = Rows::new(offered("upsert"), Signed::default(), &headers, Op::Insert, "r".to_owned(), 1000);
         read(&mut form.unwrap(), body)
     }
 

@@ -4,63 +4,28 @@ use ruam_event::change::{Op, micros_of};
 use ruam_event::envelope::WrittenChange;
 use ruam_event::{DatasetSpec, Mode, Row, Value};
 
-/// What has happened to a row. All rows at once cannot be deleted by the gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Operation {
-    Insert,
-    Update,
-    Delete,
-    Snapshot,
-}
-
-/// The words for them, for messages.
+/// The words for what can have happened to a row, for messages. All rows at once cannot be deleted by the gateway.
 pub(super) const WORDS: &str = "insert, update, delete or snapshot";
 
-impl Operation {
-    pub(super) fn of_word(word: &str) -> Option<Self> {
-        Some(match Op::from_word(word)? {
-            Op::Insert => Self::Insert,
-            Op::Update => Self::Update,
-            Op::Delete => Self::Delete,
-            Op::Snapshot => Self::Snapshot,
-            Op::Truncate => return None,
-        })
+/// The change of a row of a dataset.
+///
+/// # Errors
+/// Where the dataset has no such changes, or the row does not say which it is.
+pub(super) fn change(op: Op, row: &Row, spec: &DatasetSpec) -> Result<WrittenChange, String> {
+    let key = spec.key();
+    let has = |name: &&String| !matches!(row.get(name), None | Some(Value::Null | Value::Unchanged));
+    if let Some(missing) = key.iter().find(|name| !has(name)) {
+        return Err(format!("the key column `{missing}` has no value"));
     }
-
-    /// Its word.
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Insert => "insert",
-            Self::Update => "update",
-            Self::Delete => "delete",
-            Self::Snapshot => "snapshot",
-        }
+    if spec.mode == Mode::Append && !matches!(op, Op::Insert | Op::Snapshot) {
+        return Err("rows are only added to this dataset: the operation can be insert or snapshot".to_owned());
     }
-
-    /// The change of a row of a dataset.
-    ///
-    /// # Errors
-    /// Where the dataset has no such changes, or the row does not say which it is.
-    pub(super) fn change(self, row: &Row, spec: &DatasetSpec) -> Result<WrittenChange, String> {
-        let key = spec.key();
-        let has = |name: &&String| !matches!(row.get(name), None | Some(Value::Null | Value::Unchanged));
-        if let Some(missing) = key.iter().find(|name| !has(name)) {
-            return Err(format!("the key column `{missing}` has no value"));
-        }
-        if spec.mode == Mode::Append && matches!(self, Self::Update | Self::Delete) {
-            return Err("rows are only added to this dataset: the operation can be insert or snapshot".to_owned());
-        }
-        Ok(match self {
-            Self::Insert => WrittenChange::new(Op::Insert, row, &key),
-            Self::Snapshot => WrittenChange::new(Op::Snapshot, row, &key),
-            Self::Update => WrittenChange::new(Op::Update, row, &key),
-            // Of what is deleted only the key matters, and nobody checks the rest.
-            Self::Delete => {
-                let values = key.iter().map(|name| row.get(name).cloned().unwrap_or(Value::Null)).collect();
-                WrittenChange::new(Op::Delete, &Row::new(key.clone().into(), values), &key)
-            }
-        })
+    if op.leaves_row() {
+        return Ok(WrittenChange::new(op, row, &key));
     }
+    // Of what is deleted only the key matters, and nobody checks the rest.
+    let values = key.iter().map(|name| row.get(name).cloned().unwrap_or(Value::Null)).collect();
+    Ok(WrittenChange::new(op, &Row::new(key.clone().into(), values), &key))
 }
 
 /// A time of RFC 3339, in microseconds since 1970-01-01 UTC.
@@ -136,26 +101,19 @@ columns = [
     fn a_row_has_to_say_which_it_is() {
         let spec = spec("upsert");
         for columns in [vec![("name", "a".into())], vec![("code", Value::Null)], vec![("code", Value::Unchanged)]] {
-            let error = Operation::Insert.change(&row(&columns), &spec).unwrap_err();
+            let error = change(Op::Insert, &row(&columns), &spec).unwrap_err();
             assert_eq!(error, "the key column `code` has no value");
         }
-        let deleted = Operation::Delete.change(&row(&[("name", "a".into()), ("code", "1".into())]), &spec).unwrap();
+        let deleted = change(Op::Delete, &row(&[("name", "a".into()), ("code", "1".into())]), &spec).unwrap();
         assert_eq!(deleted, WrittenChange::new(Op::Delete, &row(&[("code", "1".into())]), &["code".to_owned()]));
     }
 
     #[test]
     fn what_is_only_added_to_takes_no_deletes() {
-        let of = |word: &str| Operation::of_word(word).unwrap().change(&row(&[("code", "1".into())]), &spec("append"));
-        assert!(of("insert").is_ok() && of("snapshot").is_ok());
-        assert!(of("update").unwrap_err().starts_with("rows are only added to this dataset") && of("delete").is_err());
-        assert!(Operation::of_word("truncate").is_none());
-    }
-
-    #[test]
-    fn words_are_read_and_written() {
-        for operation in [Operation::Insert, Operation::Update, Operation::Delete, Operation::Snapshot] {
-            assert_eq!(Operation::of_word(operation.word()), Some(operation));
-        }
+        let of = |op| change(op, &row(&[("code", "1".into())]), &spec("append"));
+        assert!(of(Op::Insert).is_ok() && of(Op::Snapshot).is_ok());
+        assert!(of(Op::Update).unwrap_err().starts_with("rows are only added to this dataset"));
+        assert!(of(Op::Delete).is_err());
     }
 
     #[test]
