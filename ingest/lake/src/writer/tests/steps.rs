@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::upsert;
+use crate::writer::commit::new_file;
 
 pub(super) fn record() -> impl Strategy<Value = Record> {
     prop_oneof![
