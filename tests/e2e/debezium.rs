@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use ruam_tests::broker::{embedded_in, publish};
 use ruam_tests::fetched::class_path;
 use ruam_tests::installation::unique;
-use ruam_tests::postgres::Postgres;
+use ruam_tests::postgres::{Postgres, Release};
 use ruam_tests::{Broker, Installation, Registry};
 use serde_json::json;
 
@@ -99,7 +99,8 @@ fn spec(name: &str, rest: &str) -> String {
 /// Debezium's engine and our own connector follow one table, and all roads end in equal tables.
 pub fn both_roads_end_in_equal_tables() -> Result<()> {
     let libraries = class_path("test-debezium", &format!("{PROGRAMS}/pom.xml"))?;
-    let server = Postgres::start(&["wal_level=logical", "max_replication_slots=10", "max_wal_senders=10"])?;
+    let server =
+        Postgres::start(Release::Installed, &["wal_level=logical", "max_replication_slots=10", "max_wal_senders=10"])?;
     server.run_sql(TABLE)?;
     let registry = Registry::start()?;
     let mut installation = Installation::empty(Broker::Kafka)?;

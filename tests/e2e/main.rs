@@ -37,6 +37,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use ruam_tests::Broker;
 use ruam_tests::fetched::{has_program, has_python};
 use ruam_tests::kafka;
+use ruam_tests::postgres::Release;
 
 /// What a test needs beside this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +48,7 @@ enum Need {
     Python,
     Java,
     Namespaces,
-    Postgres,
+    Postgres(Release),
     Debezium,
 }
 
@@ -67,12 +68,13 @@ impl Need {
             Self::Java => {
                 (has_program("mvn") && has_program("javac"), "tests with Spark: install the JDK of Java 17, and Maven")
             }
-            Self::Postgres => (
-                ruam_tests::postgres::is_at_hand(),
-                "tests with a server of PostgreSQL: install the package postgresql",
+            Self::Postgres(release) => (
+                release.is_at_hand(),
+                "tests with servers of PostgreSQL: install the packages postgresql and xz-utils, the JDK of Java 17, and \
+                 Maven for other releases than that of the package",
             ),
             Self::Debezium => (
-                ruam_tests::postgres::is_at_hand() && kafka::is_at_hand() && has_program("javac"),
+                Release::Installed.is_at_hand() && kafka::is_at_hand() && has_program("javac"),
                 "tests with Debezium: install the JDK of Java 17, Maven and the package postgresql",
             ),
             Self::Namespaces => (mistakes::can_mount(), "tests of a full disk: they need `unshare --user --mount`"),
@@ -110,6 +112,7 @@ fn main() -> ExitCode {
 
 type Test = Box<dyn FnOnce() -> anyhow::Result<()> + Send>;
 type OnBroker = fn(Broker) -> anyhow::Result<()>;
+type OnRelease = fn(Release) -> anyhow::Result<()>;
 type Alone = fn() -> anyhow::Result<()>;
 
 /// Every test: its name, what it needs, and how it is run.
@@ -150,20 +153,20 @@ fn tests() -> Vec<(String, Need, Test)> {
         ("debezium::both_roads_end_in_equal_tables", Need::Debezium, debezium::both_roads_end_in_equal_tables),
         ("debezium::what_is_wrong_with_avro_is_told", Need::Nothing, debezium::what_is_wrong_with_avro_is_told),
         ("debezium::rows_and_cloud_events_are_tables", Need::Nothing, debezium::rows_and_cloud_events_are_tables),
-        ("postgres::the_log_is_away_for_a_minute", Need::Postgres, postgres::the_log_is_away_for_a_minute),
-        ("postgres::the_lake_has_what_the_server_has", Need::Postgres, postgres::the_lake_has_what_the_server_has),
-        ("postgres::a_source_keeps_its_promises", Need::Postgres, postgres::a_source_keeps_its_promises),
+        ("postgres::the_lake_has_what_the_server_has::installed", Need::Postgres(Release::Installed), || {
+            postgres::the_lake_has_what_the_server_has(Release::Installed)
+        }),
+        ("postgres::the_lake_has_what_the_server_has::newest", Need::Postgres(Release::NEWEST), || {
+            postgres::the_lake_has_what_the_server_has(Release::NEWEST)
+        }),
         (
-            "postgres::what_is_not_in_order_is_told_with_what_mends_it",
-            Need::Postgres,
-            postgres::what_is_not_in_order_is_told_with_what_mends_it,
+            "postgres::the_log_is_away_for_a_minute",
+            Need::Postgres(Release::Installed),
+            postgres::the_log_is_away_for_a_minute,
         ),
-        ("postgres::a_gap_is_never_passed_over", Need::Postgres, postgres::a_gap_is_never_passed_over),
-        ("postgres::each_type_has_one_text", Need::Postgres, postgres::each_type_has_one_text),
-        ("postgres::it_is_reached_by_tls", Need::Postgres, postgres::it_is_reached_by_tls),
+        ("postgres::it_is_reached_by_tls", Need::Postgres(Release::Installed), postgres::it_is_reached_by_tls),
         ("postgres::its_connection_is_checked", Need::Nothing, postgres::its_connection_is_checked),
-        ("postgres::the_disk_is_full", Need::Postgres, postgres::the_disk_is_full),
-        ("postgres::columns_come_and_go", Need::Postgres, postgres::columns_come_and_go),
+        ("postgres::the_disk_is_full", Need::Postgres(Release::Installed), postgres::the_disk_is_full),
         ("gateway::its_api_is_as_it_says", Need::Python, gateway::its_api_is_as_it_says),
         (
             "gateway::signed::what_is_signed_is_kept_with_its_row",
@@ -203,6 +206,7 @@ fn tests() -> Vec<(String, Need, Test)> {
             Need::Nothing,
             log::a_key_that_is_left_is_told_to_its_own_partition,
         ),
+        ("log::an_update_without_a_key_is_one_record", Need::Nothing, log::an_update_without_a_key_is_one_record),
         (
             "log::a_record_has_its_key_whatever_its_source_tells",
             Need::Nothing,
@@ -259,6 +263,22 @@ fn tests() -> Vec<(String, Need, Test)> {
     ];
     for &(name, need, test) in alone {
         tests.push((name.to_owned(), need, Box::new(test)));
+    }
+    let on_each_release: [(&str, OnRelease); 5] = [
+        ("postgres::a_source_keeps_its_promises", postgres::a_source_keeps_its_promises),
+        (
+            "postgres::what_is_not_in_order_is_told_with_what_mends_it",
+            postgres::what_is_not_in_order_is_told_with_what_mends_it,
+        ),
+        ("postgres::a_gap_is_never_passed_over", postgres::a_gap_is_never_passed_over),
+        ("postgres::each_type_has_one_text", postgres::each_type_has_one_text),
+        ("postgres::columns_come_and_go", postgres::columns_come_and_go),
+    ];
+    for (name, test) in on_each_release {
+        for release in Release::ALL {
+            let name = format!("{name}::{}", release.name());
+            tests.push((name, Need::Postgres(release), Box::new(move || test(release))));
+        }
     }
     tests
 }

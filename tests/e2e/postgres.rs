@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use ruam_connectors::{Connection, Feed, Source, Surroundings, conformance};
 use ruam_event::{Change, ChangeEvent, DatasetSpec, Value};
 use ruam_log::embedded::{EmbeddedBroker, EmbeddedSettings};
-use ruam_tests::postgres::Postgres;
+use ruam_tests::postgres::{Postgres, Release};
 use ruam_tests::{Broker, Installation, Process};
 
 mod model;
@@ -105,8 +105,8 @@ fn source_as(spec: &DatasetSpec, server: &Postgres, user: &str, state: &Path) ->
 
 /// Snapshot and stream while the table changes: positions grow, any part comes again the same, and what comes makes
 /// the table that there is.
-pub fn a_source_keeps_its_promises() -> Result<()> {
-    let (server, state) = (Postgres::start(&LOGICAL)?, tempfile::tempdir()?);
+pub fn a_source_keeps_its_promises(release: Release) -> Result<()> {
+    let (server, state) = (Postgres::start(release, &LOGICAL)?, tempfile::tempdir()?);
     server.run_sql(&table(ROWS))?;
     let spec = spec(SPEC)?;
     let (stop, has_ended) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -169,8 +169,8 @@ pub fn a_source_keeps_its_promises() -> Result<()> {
 }
 
 /// A server on which nothing is prepared says all that is to do, and it is enough.
-pub fn what_is_not_in_order_is_told_with_what_mends_it() -> Result<()> {
-    let (mut server, state) = (Postgres::start(&["wal_level=replica"])?, tempfile::tempdir()?);
+pub fn what_is_not_in_order_is_told_with_what_mends_it(release: Release) -> Result<()> {
+    let (mut server, state) = (Postgres::start(release, &["wal_level=replica"])?, tempfile::tempdir()?);
     let spec = spec(&SPEC.replace("public.register", "civil.register"))?;
     server.run_sql(
         "create role reader login; create schema civil;
@@ -227,8 +227,8 @@ pub fn what_is_not_in_order_is_told_with_what_mends_it() -> Result<()> {
 }
 
 /// What would be a gap ends in advice: a slot that is dropped, read by others, or of another server; another table.
-pub fn a_gap_is_never_passed_over() -> Result<()> {
-    let (server, state) = (Postgres::start(&LOGICAL)?, tempfile::tempdir()?);
+pub fn a_gap_is_never_passed_over(release: Release) -> Result<()> {
+    let (server, state) = (Postgres::start(release, &LOGICAL)?, tempfile::tempdir()?);
     server.run_sql(&table(10))?;
     let spec = spec(SPEC)?;
     let read = |server: &Postgres, after, count: usize| -> Result<Vec<ChangeEvent>> {
@@ -281,7 +281,7 @@ pub fn a_gap_is_never_passed_over() -> Result<()> {
     ensure!(said.contains("is gone, and with it the changes since"), "{said}");
 
     // Another server behind the address, even with a slot and a table of the same names.
-    let other = Postgres::start(&LOGICAL)?;
+    let other = Postgres::start(release, &LOGICAL)?;
     other.run_sql(&table(10))?;
     other.run_sql("create publication ruam_bora_register for table register")?;
     other.run_sql("select pg_create_logical_replication_slot('ruam_bora_register', 'pgoutput')")?;
@@ -303,8 +303,8 @@ pub fn a_gap_is_never_passed_over() -> Result<()> {
 }
 
 /// Columns come, go and are called otherwise; a truncation is one.
-pub fn columns_come_and_go() -> Result<()> {
-    let (server, state) = (Postgres::start(&LOGICAL)?, tempfile::tempdir()?);
+pub fn columns_come_and_go(release: Release) -> Result<()> {
+    let (server, state) = (Postgres::start(release, &LOGICAL)?, tempfile::tempdir()?);
     server.run_sql(&table(3))?;
     let spec = spec(&SPEC.replace("mode = \"upsert\"", "mode = \"upsert\"\nunknown_columns = \"ignore\""))?;
     let mut source = source(&spec, &server, state.path())?;
@@ -343,7 +343,7 @@ pub fn columns_come_and_go() -> Result<()> {
 }
 
 /// Every type has one text, in the snapshot and in the stream.
-pub fn each_type_has_one_text() -> Result<()> {
+pub fn each_type_has_one_text(release: Release) -> Result<()> {
     let columns = [
         ("amount numeric", "'NaN'", Value::Text("NaN".into())),
         (
@@ -375,7 +375,7 @@ pub fn each_type_has_one_text() -> Result<()> {
         ("said text", "E'a\\tb\\n\\\\c'", "a\tb\n\\c".into()),
         ("nothing text", "null", Value::Null),
     ];
-    let (server, state) = (Postgres::start(&LOGICAL)?, tempfile::tempdir()?);
+    let (server, state) = (Postgres::start(release, &LOGICAL)?, tempfile::tempdir()?);
     let declared: Vec<_> = columns.iter().map(|(declared, ..)| *declared).collect();
     let values: Vec<_> = columns.iter().map(|(_, value, _)| *value).collect();
     server.run_sql(&format!(
@@ -419,6 +419,7 @@ pub fn it_is_reached_by_tls() -> Result<()> {
     let other = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
     let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
     let server = Postgres::start_with(
+        Release::Installed,
         &["wal_level=logical", "ssl=on", "ssl_cert_file=server.crt", "ssl_key_file=server.key"],
         &[("server.crt", &certificate), ("server.key", &key)],
     )?;
@@ -449,7 +450,7 @@ pub fn it_is_reached_by_tls() -> Result<()> {
 
 /// The disk is full while a part of the snapshot is written; when there is room, it goes on where it was.
 pub fn the_disk_is_full() -> Result<()> {
-    let (server, state) = (Postgres::start(&LOGICAL)?, tempfile::tempdir()?);
+    let (server, state) = (Postgres::start(Release::Installed, &LOGICAL)?, tempfile::tempdir()?);
     server.run_sql(&table(ROWS))?;
     let spec = spec(SPEC)?;
     let mut source = source(&spec, &server, state.path())?;
@@ -505,8 +506,8 @@ pub fn its_connection_is_checked() -> Result<()> {
 
 /// The whole way into the lake, with both sides killed again and again: at the end it has the rows that the
 /// server has.
-pub fn the_lake_has_what_the_server_has() -> Result<()> {
-    let mut server = Postgres::start(&LOGICAL)?;
+pub fn the_lake_has_what_the_server_has(release: Release) -> Result<()> {
+    let mut server = Postgres::start(release, &LOGICAL)?;
     server.run_sql(&table(ROWS))?;
     let mut installation = Installation::empty(Broker::Embedded)?;
     installation.write_spec("bora/register", SPEC)?;
@@ -533,7 +534,7 @@ pub fn the_lake_has_what_the_server_has() -> Result<()> {
 /// The log is away for a minute, while the table is read and changed.
 pub fn the_log_is_away_for_a_minute() -> Result<()> {
     const AWAY: Duration = Duration::from_secs(60);
-    let server = Postgres::start(&LOGICAL)?;
+    let server = Postgres::start(Release::Installed, &LOGICAL)?;
     server.run_sql(&table(ROWS))?;
     let (runtime, folder) = (tokio::runtime::Runtime::new()?, tempfile::tempdir()?);
     let start = |settings| runtime.block_on(EmbeddedBroker::start(folder.path(), settings));

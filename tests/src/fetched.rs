@@ -46,6 +46,20 @@ pub fn class_path(name: &str, pom: &str) -> Result<PathBuf> {
     Ok(folder.join("*"))
 }
 
+/// A file of Maven Central, by its coordinates: `group:artifact:version:type`.
+///
+/// # Errors
+/// Where Maven cannot fetch it, with what it said.
+pub fn artifact(name: &str, coordinates: &str) -> Result<PathBuf> {
+    let folder = kept(name, coordinates.as_bytes(), |folder| {
+        let mut maven = Command::new("mvn");
+        maven.args(["-B", "-q", "dependency:copy", &format!("-Dartifact={coordinates}")]);
+        said(maven.arg(format!("-DoutputDirectory={}", folder.display()))).map(drop)
+    })?;
+    let file = fs::read_dir(&folder)?.next().with_context(|| format!("Maven has brought nothing of {coordinates}"))?;
+    Ok(file?.path())
+}
+
 /// The interpreter of an environment with the libraries that a list of requirements names.
 ///
 /// # Errors

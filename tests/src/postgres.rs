@@ -1,4 +1,4 @@
-//! A real PostgreSQL of its own for a test, from Debian's packages.
+//! A real PostgreSQL of its own for a test.
 
 use std::fs::{self, Permissions};
 use std::net::TcpListener;
@@ -11,6 +11,10 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+
+mod release;
+
+pub use release::Release;
 
 /// How long a server on a busy machine may take until it serves.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,34 +31,23 @@ pub struct Postgres {
     shell: Option<Child>,
 }
 
-/// The folder of the server's programs, of the newest version there is.
-fn programs() -> Option<PathBuf> {
-    let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
-    let folders = versions.filter_map(|version| Some(version.ok()?.path().join("bin")));
-    folders.filter(|folder| folder.join("initdb").exists()).max()
-}
-
-/// Whether what is needed to run it is at hand.
-pub fn is_at_hand() -> bool {
-    programs().is_some()
-}
-
 impl Postgres {
-    /// Starts a new server with settings, such as `wal_level=logical`. Everybody on this machine may sign in.
+    /// Starts a new server of a release with settings, such as `wal_level=logical`. Everybody on this machine may sign
+    /// in.
     ///
     /// # Errors
     /// Where it does not start, with what it said.
-    pub fn start(settings: &[&str]) -> Result<Self> {
-        Self::start_with(settings, &[])
+    pub fn start(release: Release, settings: &[&str]) -> Result<Self> {
+        Self::start_with(release, settings, &[])
     }
 
     /// The same, with files in its folder that nobody else may read.
     ///
     /// # Errors
     /// Where it does not start, with what it said.
-    pub fn start_with(settings: &[&str], files: &[(&str, &str)]) -> Result<Self> {
-        let programs = programs().context("PostgreSQL's server is not installed")?;
+    pub fn start_with(release: Release, settings: &[&str], files: &[(&str, &str)]) -> Result<Self> {
         let dir = tempfile::tempdir()?;
+        let programs = release.programs(dir.path())?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
         let mut server = Self { port, programs, dir, settings, shell: None };

@@ -310,7 +310,7 @@ fn measure_postgres() -> Result<bool> {
     println!(
         "\na table of PostgreSQL, its snapshot against COPY that is read and dropped, its stream against pg_recvlogical to /dev/null (≥ {OF_POSTGRES})"
     );
-    if !ruam_tests::postgres::is_at_hand() {
+    if !ruam_tests::postgres::Release::Installed.is_at_hand() {
         println!("  left out: install the package postgresql");
         return Ok(true);
     }
@@ -345,7 +345,7 @@ fn measure_killed() -> Result<bool> {
         postgres::MINUTES,
         postgres::KILLS
     );
-    if !ruam_tests::postgres::is_at_hand() {
+    if !ruam_tests::postgres::Release::Installed.is_at_hand() {
         println!("  left out: install the package postgresql");
         return Ok(true);
     }

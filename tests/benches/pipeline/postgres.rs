@@ -14,7 +14,7 @@ use ruam_tests::Broker;
 use ruam_tests::broker::log_at;
 use ruam_tests::installation::Installation;
 use ruam_tests::kafka;
-use ruam_tests::postgres::Postgres;
+use ruam_tests::postgres::{Postgres, Release};
 
 use crate::peak_mb;
 
@@ -114,7 +114,8 @@ impl Reader {
 
 /// Measures it.
 pub fn measure() -> Result<Measured> {
-    let server = Postgres::start(&["wal_level=logical", "max_wal_size=8GB", "shared_buffers=256MB"])?;
+    let server =
+        Postgres::start(Release::Installed, &["wal_level=logical", "max_wal_size=8GB", "shared_buffers=256MB"])?;
     let state = tempfile::tempdir()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let made = Command::new(server.programs().join("pgbench"))
@@ -217,7 +218,7 @@ const TABLES: [(&str, &str, &[&str]); 4] = [
 /// pgbench runs against the tables while the connector is killed again and again; how many rows and transactions
 /// there are in the end, which the lake has as the server has them.
 pub fn killed() -> Result<(usize, u64)> {
-    let server = Postgres::start(&["wal_level=logical"])?;
+    let server = Postgres::start(Release::Installed, &["wal_level=logical"])?;
     let pgbench = |arguments: &[&str]| -> Result<Child> {
         let mut command = Command::new(server.programs().join("pgbench"));
         command.args(arguments).arg(server.url("postgres"));
