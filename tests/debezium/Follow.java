@@ -21,7 +21,7 @@ import org.apache.kafka.connect.storage.Converter;
  * schemas, in JSON without, and in Avro as Confluent frames it. All six are in Base64 with a tab between them, and
  * nothing where there is none.
  *
- * <p>Called with the address of a registry of schemas and settings of the connector as name=value, and ends when it
+ * <p>Called with the address of Apicurio's registry of schemas and settings of the connector as name=value, and ends when it
  * has printed a value with the word "the-very-end" in it, and the end of its transaction.
  */
 public class Follow {
@@ -32,14 +32,13 @@ public class Follow {
         settings.setProperty("connector.class", "io.debezium.connector.postgresql.PostgresConnector");
         settings.setProperty("offset.storage", "org.apache.kafka.connect.storage.MemoryOffsetBackingStore");
         settings.setProperty("plugin.name", "pgoutput");
-        settings.setProperty("topic.prefix", "debezium");
         settings.setProperty("provide.transaction.metadata", "true");
         for (String argument : List.of(arguments).subList(1, arguments.length)) {
             String[] setting = argument.split("=", 2);
             settings.setProperty(setting[0], setting[1]);
         }
         Map<String, String> registry = Map.of(
-            "apicurio.registry.url", arguments[0] + "/apis/registry/v2",
+            "apicurio.registry.url", arguments[0],
             "apicurio.registry.auto-register", "true",
             "apicurio.registry.as-confluent", "true",
             "apicurio.registry.use-id", "contentId",

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use ruam_tests::apicurio::Apicurio;
 use ruam_tests::broker::{embedded_in, publish};
 use ruam_tests::fetched::class_path;
 use ruam_tests::installation::unique;
@@ -102,10 +103,10 @@ pub fn both_roads_end_in_equal_tables() -> Result<()> {
     let server =
         Postgres::start(Release::Installed, &["wal_level=logical", "max_replication_slots=10", "max_wal_senders=10"])?;
     server.run_sql(TABLE)?;
-    let registry = Registry::start()?;
+    let registry = Apicurio::start()?;
     let mut installation = Installation::empty(Broker::Kafka)?;
     installation.set(&format!("[connections.bora]\nurl = \"{}\"\n", server.url("postgres")))?;
-    installation.set(&format!("[registry]\nurl = \"{}\"\n", registry.url()))?;
+    installation.set(&format!("[registry]\nurl = \"{}\"\n", registry.as_confluent()))?;
     let prefix = unique();
     let source = format!(
         "topic = {{ name = \"{prefix}.followed\" }}\nsource = {{ kind = \"postgres\", with = {{ connection = \"bora\", table = \"public.followed\" }} }}"
@@ -140,7 +141,7 @@ pub fn both_roads_end_in_equal_tables() -> Result<()> {
             .args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dfile.encoding=UTF-8", "-cp"])
             .arg(&libraries)
             .arg(format!("{PROGRAMS}/Follow.java"))
-            .arg(registry.url())
+            .arg(registry.own())
             .args([
                 "database.hostname=127.0.0.1",
                 "database.user=postgres",
@@ -149,6 +150,8 @@ pub fn both_roads_end_in_equal_tables() -> Result<()> {
             ])
             .arg(format!("database.port={}", server.port()))
             .arg(format!("slot.name=way_{index}"))
+            // By it schemas are called, which each engine has in another form.
+            .arg(format!("topic.prefix=way_{index}"))
             .args([
                 "publication.name=followed",
                 "publication.autocreate.mode=disabled",

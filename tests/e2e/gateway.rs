@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::server::address_of;
 
+pub mod keycloak;
 pub mod numbered;
 pub mod oidc;
 pub mod signed;

@@ -34,10 +34,9 @@ mod verify;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use ruam_tests::Broker;
 use ruam_tests::fetched::{has_program, has_python};
-use ruam_tests::kafka;
 use ruam_tests::postgres::Release;
+use ruam_tests::{Broker, kafka, keycloak};
 
 /// What a test needs beside this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +49,7 @@ enum Need {
     Namespaces,
     Postgres(Release),
     Debezium,
+    Keycloak,
 }
 
 impl Need {
@@ -77,6 +77,9 @@ impl Need {
                 Release::Installed.is_at_hand() && kafka::is_at_hand() && has_program("javac"),
                 "tests with Debezium: install the JDK of Java 17, Maven and the package postgresql",
             ),
+            Self::Keycloak => {
+                (keycloak::is_at_hand(), "tests with Keycloak: install the JDK of Java 17, Maven and curl")
+            }
             Self::Namespaces => (mistakes::can_mount(), "tests of a full disk: they need `unshare --user --mount`"),
         };
         (!is_there).then_some(advice)
@@ -164,9 +167,22 @@ fn tests() -> Vec<(String, Need, Test)> {
             Need::Postgres(Release::Installed),
             postgres::the_log_is_away_for_a_minute,
         ),
-        ("postgres::it_is_reached_by_tls", Need::Postgres(Release::Installed), postgres::it_is_reached_by_tls),
-        ("postgres::its_connection_is_checked", Need::Nothing, postgres::its_connection_is_checked),
+        (
+            "postgres::connection::it_is_reached_by_tls",
+            Need::Postgres(Release::Installed),
+            postgres::connection::it_is_reached_by_tls,
+        ),
+        (
+            "postgres::connection::its_connection_is_checked",
+            Need::Nothing,
+            postgres::connection::its_connection_is_checked,
+        ),
         ("postgres::the_disk_is_full", Need::Postgres(Release::Installed), postgres::the_disk_is_full),
+        (
+            "gateway::keycloak::its_tokens_let_systems_send_and_people_ask",
+            Need::Keycloak,
+            gateway::keycloak::its_tokens_let_systems_send_and_people_ask,
+        ),
         ("gateway::its_api_is_as_it_says", Need::Python, gateway::its_api_is_as_it_says),
         (
             "gateway::signed::what_is_signed_is_kept_with_its_row",
@@ -271,8 +287,8 @@ fn tests() -> Vec<(String, Need, Test)> {
             postgres::what_is_not_in_order_is_told_with_what_mends_it,
         ),
         ("postgres::a_gap_is_never_passed_over", postgres::a_gap_is_never_passed_over),
-        ("postgres::each_type_has_one_text", postgres::each_type_has_one_text),
-        ("postgres::columns_come_and_go", postgres::columns_come_and_go),
+        ("postgres::columns::each_type_has_one_text", postgres::columns::each_type_has_one_text),
+        ("postgres::columns::they_come_and_go", postgres::columns::they_come_and_go),
     ];
     for (name, test) in on_each_release {
         for release in Release::ALL {

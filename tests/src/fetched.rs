@@ -60,6 +60,22 @@ pub fn artifact(name: &str, coordinates: &str) -> Result<PathBuf> {
     Ok(file?.path())
 }
 
+/// Unpacks a file of Maven Central (jar or zip) into a folder.
+///
+/// # Errors
+/// Where it cannot be unpacked.
+pub fn unpack(file: &Path, folder: &Path) -> Result<()> {
+    said(Command::new("jar").arg("--extract").arg("--file").arg(file).current_dir(folder)).map(drop)
+}
+
+/// The same for a file of tar, packed in any way that tar knows.
+///
+/// # Errors
+/// Where it cannot be unpacked.
+pub fn unpack_tar(file: &Path, folder: &Path) -> Result<()> {
+    said(Command::new("tar").arg("--extract").arg("--file").arg(file).arg("--directory").arg(folder)).map(drop)
+}
+
 /// The interpreter of an environment with the libraries that a list of requirements names.
 ///
 /// # Errors

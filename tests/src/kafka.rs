@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::broker::log_at;
 use crate::fetched::{class_path, has_program};
+use crate::server::Server;
 
 const POM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kafka/pom.xml");
 /// How long a JVM on a busy machine may take until it serves.
@@ -28,7 +29,8 @@ pub struct Kafka {
 
 #[derive(Debug)]
 struct Running {
-    shell: Child,
+    // Ends before its folder.
+    server: Server,
     dir: TempDir,
 }
 
@@ -89,20 +91,11 @@ impl Kafka {
             .context("cannot run java")?;
         ensure!(format.status.success(), "cannot format Kafka's storage: {}", String::from_utf8_lossy(&format.stderr));
 
-        // The shell ends the JVM when its own input ends, which it does when this process ends.
         let output_path = dir.path().join("kafka.log");
-        let output = fs::File::create(&output_path)?;
-        let shell = Command::new("sh")
-            .args(["-c", "\"$@\" < /dev/null & pid=$!; cat > /dev/null; kill -9 $pid; wait $pid 2> /dev/null", "kafka"])
-            .arg("java")
-            .args(java("kafka.Kafka").get_args())
-            .arg(&properties)
-            .stdin(Stdio::piped())
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            .spawn()
-            .context("cannot run sh")?;
-        let kafka = Self { port, running: Mutex::new(Some(Running { shell, dir })) };
+        let mut broker = java("kafka.Kafka");
+        broker.arg(&properties);
+        let server = Server::start(&broker, "KILL", &output_path)?;
+        let kafka = Self { port, running: Mutex::new(Some(Running { server, dir })) };
         let log = log_at(kafka.servers());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         if let Err(error) = runtime.block_on(log.reach(PATIENCE)) {
@@ -120,9 +113,8 @@ impl Kafka {
 
     /// Stops it, and waits until it and what it kept are gone.
     pub fn stop(&self) {
-        if let Some(Running { mut shell, dir }) = self.running.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            drop(shell.stdin.take());
-            let _ = shell.wait();
+        if let Some(Running { server, dir }) = self.running.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            drop(server);
             let _ = dir.close();
         }
     }

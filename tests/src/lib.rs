@@ -4,17 +4,21 @@
 //! A test binary is the program, too: run with [`AS_RUAM`] in its environment it does what `ruam`
 //! does. So what is tested is always what was just built, and nothing has to be built beside it.
 
+pub mod apicurio;
 pub mod backlog;
 pub mod broker;
+mod curl;
 pub mod datasets;
 pub mod fetched;
 pub mod installation;
 pub mod kafka;
+pub mod keycloak;
 pub mod model;
 pub mod postgres;
 pub mod process;
 pub mod registry;
 pub mod s3;
+pub mod server;
 pub mod strangers;
 pub mod tables;
 pub mod tpch;

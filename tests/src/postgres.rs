@@ -4,13 +4,15 @@ use std::fs::{self, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+
+use crate::server::Server;
 
 mod release;
 
@@ -26,9 +28,10 @@ const USER: &str = "postgres";
 pub struct Postgres {
     port: u16,
     programs: PathBuf,
-    dir: TempDir,
     settings: Vec<String>,
-    shell: Option<Child>,
+    // Ends before its folder.
+    running: Option<Server>,
+    dir: TempDir,
 }
 
 impl Postgres {
@@ -50,7 +53,7 @@ impl Postgres {
         let programs = release.programs(dir.path())?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        let mut server = Self { port, programs, dir, settings, shell: None };
+        let mut server = Self { port, programs, dir, settings, running: None };
         server.give(server.dir.path())?;
         let made = server
             .command("initdb")
@@ -73,7 +76,7 @@ impl Postgres {
     /// # Errors
     /// Where it does not start.
     pub fn crash(&mut self) -> Result<()> {
-        self.stop();
+        self.running = None;
         self.run()
     }
 
@@ -164,45 +167,10 @@ impl Postgres {
         for setting in &self.settings {
             server.args(["-c", setting]);
         }
-        let said = self.dir.path().join("server.log");
-        let output = fs::File::options().create(true).append(true).open(&said)?;
-        // The shell ends the server when its own input ends, which it does when this process ends.
-        let shell = Command::new("sh")
-            .args([
-                "-c",
-                "\"$@\" < /dev/null & pid=$!; cat > /dev/null; kill -QUIT $pid; wait $pid 2> /dev/null",
-                "postgres",
-            ])
-            .arg(server.get_program())
-            .args(server.get_args())
-            .current_dir(self.dir.path())
-            .stdin(Stdio::piped())
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            .spawn()
-            .context("cannot run sh")?;
-        self.shell = Some(shell);
-        let begun = Instant::now();
-        while let Err(error) = self.run_sql("select 1") {
-            if begun.elapsed() > PATIENCE {
-                let said = fs::read_to_string(&said).unwrap_or_default();
-                anyhow::bail!("PostgreSQL does not serve: {error:#}\n{said}");
-            }
-        }
+        let server = Server::start(&server, "QUIT", &self.dir.path().join("server.log"))?;
+        server.reach(PATIENCE, || self.run_sql("select 1")).context("PostgreSQL")?;
+        self.running = Some(server);
         Ok(())
-    }
-
-    fn stop(&mut self) {
-        if let Some(mut shell) = self.shell.take() {
-            drop(shell.stdin.take());
-            let _ = shell.wait();
-        }
-    }
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        self.stop();
     }
 }
 

@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use crate::fetched::{artifact, has_program};
+use crate::fetched::{artifact, has_program, unpack, unpack_tar};
 
 /// A release of PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,11 +54,11 @@ impl Release {
         let jar = artifact("postgresql", &format!("io.zonky.test.postgres:{name}:{version}:jar"))?;
         let unpacked = folder.join("programs");
         fs::create_dir(&unpacked)?;
-        run(Command::new("jar").arg("--extract").arg("--file").arg(jar).current_dir(&unpacked))?;
+        unpack(&jar, &unpacked)?;
         let is_packed = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "txz");
         let mut files = fs::read_dir(&unpacked)?.filter_map(|entry| Some(entry.ok()?.path()));
         let packed = files.find(is_packed).with_context(|| format!("no server is in {name}"))?;
-        run(Command::new("tar").arg("--extract").arg("--xz").arg("--file").arg(packed).current_dir(&unpacked))?;
+        unpack_tar(&packed, &unpacked)?;
         Ok(unpacked.join("bin"))
     }
 }
@@ -69,10 +68,4 @@ fn installed() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
     let folders = versions.filter_map(|version| Some(version.ok()?.path().join("bin")));
     folders.filter(|folder| folder.join("initdb").exists()).max()
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
 }
