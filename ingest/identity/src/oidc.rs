@@ -136,7 +136,7 @@ impl Oidc {
             roles: claims.roles(&self.settings.roles_claim, &self.settings.roles),
             method: Method::Oidc,
             expires: Some(expires),
-            scopes: claims.scopes(),
+            scopes: claims.scopes(&self.settings.scopes_claim),
         })
     }
 }

@@ -31,6 +31,10 @@ pub struct OidcSettings {
     /// The claim that holds the roles: a name, or a path such as `realm_access.roles`.
     #[serde(default = "default_roles_claim")]
     pub roles_claim: String,
+    /// The claim that holds what a client has been granted, as a text with spaces between or a list: `scope` (RFC 8693,
+    /// section 4.2) with most issuers, `scp` with Okta, the application's `roles` with Entra ID.
+    #[serde(default = "default_scopes_claim")]
+    pub scopes_claim: String,
     /// The claim that names who it is; it has to be unique there.
     #[serde(default = "default_name_claim")]
     pub name_claim: String,
@@ -45,6 +49,10 @@ pub struct OidcSettings {
 
 fn default_roles_claim() -> String {
     "roles".to_owned()
+}
+
+fn default_scopes_claim() -> String {
+    "scope".to_owned()
 }
 
 fn default_name_claim() -> String {
@@ -87,6 +95,7 @@ impl OidcSettings {
         for (setting, value) in [
             ("sign_on.oidc.audience", &self.audience),
             ("sign_on.oidc.roles_claim", &self.roles_claim),
+            ("sign_on.oidc.scopes_claim", &self.scopes_claim),
             ("sign_on.oidc.name_claim", &self.name_claim),
         ] {
             if value.trim().is_empty() {

@@ -16,11 +16,17 @@ use ruam_tests::{Broker, Installation, Process};
 
 use crate::peak_mb;
 
+mod signer;
+
+use signer::Signer;
+
 /// The events, those before them that are not counted, those of one request, and how many clients send at a time.
 const EVENTS: usize = 1_000_000;
 const WARM: usize = 500_000;
 const OF_ONE: usize = 5_000;
 const CLIENTS: usize = 8;
+/// How many events are signed.
+const SIGNED: usize = 100_000;
 /// How many different records the limit sends.
 const OF_LIMIT: usize = 100_000;
 /// How much is uploaded in one request.
@@ -52,6 +58,9 @@ pub struct Measured {
     /// as they come, bare of all else.
     pub limit: f64,
     pub bare: f64,
+    /// Events a second that are signed, and how many signatures a second can be checked by all cores.
+    pub signed: f64,
+    pub checked: f64,
     /// Bytes a second of an upload.
     pub upload: f64,
     /// The most memory, after the events and after the upload.
@@ -74,11 +83,11 @@ struct Gateway {
 
 impl Gateway {
     /// Sends events with numbers from one on, in batches, by all clients; events a second.
-    fn send(&self, numbers: Range<usize>) -> Result<f64> {
+    fn send(&self, numbers: Range<usize>, event: impl Fn(usize) -> String) -> Result<f64> {
         let batches: Vec<_> = numbers
             .clone()
             .step_by(OF_ONE)
-            .map(|from| format!("[{}]", (from..from + OF_ONE).map(event).collect::<Vec<_>>().join(",")))
+            .map(|from| format!("[{}]", (from..from + OF_ONE).map(&event).collect::<Vec<_>>().join(",")))
             .collect();
         let begun = Instant::now();
         let send = |client: usize| -> Result<()> {
@@ -132,19 +141,26 @@ pub fn measure() -> Result<Measured> {
         .write_spec("bora/permit", &SPEC.replace("mode =", &format!("topic = {{ name = \"{topic}\" }}\nmode =")))?;
     installation.set("[gateway]\nlisten = \"127.0.0.1:0\"\nquota = { events_per_second = 10000000, bytes_per_second = 10000000000 }\n[sign_on]\ntokens = true\n")?;
     let key = installation.succeed(&["agency", "key", "new", "bora"])?.trim().to_owned();
+    let signer = Signer::register(&installation)?;
+    let signed = SPEC
+        .replace("bora.permit", "bora.licence")
+        .replace("mode =", &format!("signatures = \"required\"\ntopic = {{ name = \"{}\" }}\nmode =", unique()));
+    installation.write_spec("bora/licence", &signed)?;
     let mut up = installation.start(&["up", "--only", "gateway"])?;
     let gateway = Gateway { port: port(&mut up)?, key };
 
     // This also gives Kafka's virtual machine the time to compile what it runs.
-    gateway.send(0..WARM)?;
+    gateway.send(0..WARM, event)?;
     let records = sent(&servers, &topic)?;
     // On a shared machine the limit moves, too: it is taken before and after.
     let before = produce(&servers, &records)?;
-    let events = gateway.send(WARM..WARM + EVENTS)?;
+    let events = gateway.send(WARM..WARM + EVENTS, event)?;
     let limit = f64::midpoint(before, produce(&servers, &records)?);
     let of_events = peak_mb(up.id())?;
     let bare: Vec<_> = (0..OF_LIMIT).map(|number| Sent { payload: event(number).into(), headers: None }).collect();
     let bare = produce(&servers, &bare)?;
+    let signed = gateway.send(0..SIGNED, |number| signer.event(number))?;
+    let checked = signer.check(SIGNED)?;
 
     let row = |number: u64| {
         format!(
@@ -160,7 +176,7 @@ pub fn measure() -> Result<Measured> {
     let of_upload = peak_mb(up.id())?;
     let (status, said) = up.interrupt(PATIENCE)?;
     ensure!(status.success(), "{said}");
-    Ok(Measured { events, limit, bare, upload, peak_mb: [of_events, of_upload] })
+    Ok(Measured { events, limit, bare, signed, checked, upload, peak_mb: [of_events, of_upload] })
 }
 
 fn port(up: &mut Process) -> Result<String> {

@@ -27,21 +27,24 @@ impl Claims {
     /// The roles, as they are called here. Where no name is given to any, they are called what the issuer
     /// calls them, as far as policies can name that.
     pub(super) fn roles(&self, claim: &str, names: &BTreeMap<String, String>) -> BTreeSet<String> {
-        let roles = match self.at(claim) {
-            Some(Value::Array(roles)) => roles.iter().filter_map(Value::as_str).collect(),
-            Some(Value::String(role)) => vec![role.as_str()],
-            _ => Vec::new(),
-        };
         let here = |role: &str| if names.is_empty() { Some(role.to_owned()) } else { names.get(role).cloned() };
-        roles.into_iter().filter_map(here).filter(|role| can_be_role(role)).collect()
+        self.texts(claim).into_iter().filter_map(here).filter(|role| can_be_role(role)).collect()
     }
 
     /// What they may use: SQL, since the token is for this installation, and whatever of `events:<agency>` the
-    /// issuer has granted in `scope` (RFC 8693, section 4.2).
-    pub(super) fn scopes(&self) -> BTreeSet<Scope> {
-        let granted = self.rest.get("scope").and_then(Value::as_str).unwrap_or_default();
-        let granted = granted.split(' ').filter_map(|scope| scope.parse().ok());
-        granted.chain([Scope::Sql]).collect()
+    /// issuer has granted.
+    pub(super) fn scopes(&self, claim: &str) -> BTreeSet<Scope> {
+        let granted = self.texts(claim).into_iter().flat_map(|scopes| scopes.split(' '));
+        granted.filter_map(|scope| scope.parse().ok()).chain([Scope::Sql]).collect()
+    }
+
+    /// The texts of a claim that is one or a list of them.
+    fn texts(&self, claim: &str) -> Vec<&str> {
+        match self.at(claim) {
+            Some(Value::Array(texts)) => texts.iter().filter_map(Value::as_str).collect(),
+            Some(Value::String(text)) => vec![text],
+            _ => Vec::new(),
+        }
     }
 
     /// The value of a claim: of that name, which may have dots in it, or at that path.
@@ -63,7 +66,7 @@ mod tests {
         let claims = json!({
             "exp": 1.5, "preferred_username": "somchai", "pid": "1101700230708", "empty": "",
             "realm_access": {"roles": ["analyst", 7, "/a b"]}, "https://ruam.example/roles": "officer",
-            "scope": "openid events:bora events:Bora"
+            "scope": "openid events:bora events:Bora", "scp": ["openid", "events:cgd", 7]
         });
         serde_json::from_value(claims).unwrap()
     }
@@ -92,6 +95,9 @@ mod tests {
 
     #[test]
     fn scopes_are_those_that_are_known() {
-        assert_eq!(claims().scopes(), BTreeSet::from([Scope::Sql, Scope::Events("bora".to_owned())]));
+        let with = |agency: &str| BTreeSet::from([Scope::Sql, Scope::Events(agency.to_owned())]);
+        assert_eq!(claims().scopes("scope"), with("bora"));
+        assert_eq!(claims().scopes("scp"), with("cgd"));
+        assert_eq!(claims().scopes("missing"), BTreeSet::from([Scope::Sql]));
     }
 }
