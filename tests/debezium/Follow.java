@@ -21,8 +21,8 @@ import org.apache.kafka.connect.storage.Converter;
  * schemas, in JSON without, and in Avro as Confluent frames it. All six are in Base64 with a tab between them, and
  * nothing where there is none.
  *
- * <p>Called with the address of Apicurio's registry of schemas and settings of the connector as name=value, and ends when it
- * has printed a value with the word "the-very-end" in it, and the end of its transaction.
+ * <p>Called with the address of Apicurio's registry of schemas and settings of the connector as name=value, and ends
+ * when it has printed a value with the word "the-very-end" in it, and the end of its transaction.
  */
 public class Follow {
     public static void main(String[] arguments) throws Exception {

@@ -36,7 +36,7 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Failed, Trial};
 use ruam_tests::fetched::{has_program, has_python};
 use ruam_tests::postgres::Release;
-use ruam_tests::{Broker, kafka, keycloak};
+use ruam_tests::{Broker, apicurio, kafka, keycloak};
 
 /// What a test needs beside this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +74,11 @@ impl Need {
                  Maven for other releases than that of the package",
             ),
             Self::Debezium => (
-                Release::Installed.is_at_hand() && kafka::is_at_hand() && has_program("javac"),
-                "tests with Debezium: install the JDK of Java 17, Maven and the package postgresql",
+                Release::Installed.is_at_hand()
+                    && kafka::is_at_hand()
+                    && apicurio::is_at_hand()
+                    && has_program("javac"),
+                "tests with Debezium: install the JDK of Java 17, Maven, curl and the package postgresql",
             ),
             Self::Keycloak => {
                 (keycloak::is_at_hand(), "tests with Keycloak: install the JDK of Java 17, Maven and curl")

@@ -1,6 +1,5 @@
 //! A real registry of schemas, Apicurio's, fetched by Maven and run for a test.
 
-use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
@@ -8,8 +7,8 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use crate::curl::curl;
-use crate::fetched::{artifact, unpack_tar};
-use crate::server::Server;
+use crate::fetched::{artifact, first_in, has_program, unpack_tar};
+use crate::server::{Server, free_port};
 
 /// The last release that runs on Java 17.
 const DISTRIBUTION: &str = "io.apicurio:apicurio-registry-app:3.0.9:tar.gz:all";
@@ -25,6 +24,11 @@ pub struct Apicurio {
     _dir: TempDir,
 }
 
+/// Whether what is needed to run it is at hand.
+pub fn is_at_hand() -> bool {
+    ["mvn", "java", "tar", "curl"].into_iter().all(has_program)
+}
+
 impl Apicurio {
     /// Starts it.
     ///
@@ -33,9 +37,8 @@ impl Apicurio {
     pub fn start() -> Result<Self> {
         let dir = tempfile::tempdir()?;
         unpack_tar(&artifact("apicurio", DISTRIBUTION)?, dir.path())?;
-        let mut files = std::fs::read_dir(dir.path())?.filter_map(|entry| Some(entry.ok()?.path()));
-        let program = files.find(|path| path.extension().is_some_and(|kind| kind == "jar")).context("a program")?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let program = first_in(dir.path(), |path| path.extension().is_some_and(|kind| kind == "jar"))?;
+        let port = free_port()?;
         let mut java = Command::new("java");
         java.args(["-Xmx512m", "-XX:TieredStopAtLevel=1", "-jar"]).arg(program);
         java.env("QUARKUS_HTTP_HOST", "127.0.0.1").env("QUARKUS_HTTP_PORT", port.to_string());

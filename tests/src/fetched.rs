@@ -56,8 +56,16 @@ pub fn artifact(name: &str, coordinates: &str) -> Result<PathBuf> {
         maven.args(["-B", "-q", "dependency:copy", &format!("-Dartifact={coordinates}")]);
         said(maven.arg(format!("-DoutputDirectory={}", folder.display()))).map(drop)
     })?;
-    let file = fs::read_dir(&folder)?.next().with_context(|| format!("Maven has brought nothing of {coordinates}"))?;
-    Ok(file?.path())
+    first_in(&folder, |_| true).with_context(|| format!("Maven has brought nothing of {coordinates}"))
+}
+
+/// The first of what lies in a folder that is of a kind.
+///
+/// # Errors
+/// Where there is none.
+pub(crate) fn first_in(folder: &Path, is: impl Fn(&Path) -> bool) -> Result<PathBuf> {
+    let mut found = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path()));
+    found.find(|path| is(path)).with_context(|| format!("{} does not have what it should", folder.display()))
 }
 
 /// Unpacks a file of Maven Central (jar or zip) into a folder.

@@ -1,7 +1,6 @@
 //! A real Keycloak, which gives tokens of OIDC, fetched by Maven and run for a test.
 
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -10,8 +9,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::curl::curl;
-use crate::fetched::{artifact, has_program, unpack};
-use crate::server::Server;
+use crate::fetched::{artifact, first_in, has_program, unpack};
+use crate::server::{Server, free_port};
 
 const DISTRIBUTION: &str = "org.keycloak:keycloak-quarkus-dist:26.7.3:zip";
 /// How long a JVM on a busy machine may take until it serves.
@@ -42,9 +41,9 @@ impl Keycloak {
     pub fn start() -> Result<Self> {
         let dir = tempfile::tempdir()?;
         unpack(&artifact("keycloak", DISTRIBUTION)?, dir.path())?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let mut program = Command::new("sh");
-        program.arg(home(dir.path())?.join("bin/kc.sh")).args(["start-dev", "--http-host=127.0.0.1"]);
+        program.arg(first_in(dir.path(), Path::is_dir)?.join("bin/kc.sh")).args(["start-dev", "--http-host=127.0.0.1"]);
         program.arg(format!("--http-port={port}")).env("JAVA_OPTS_KC_HEAP", "-Xmx512m");
         program.env("KC_BOOTSTRAP_ADMIN_USERNAME", ADMIN).env("KC_BOOTSTRAP_ADMIN_PASSWORD", ADMIN);
         let server = Server::start(&program, "TERM", &dir.path().join("keycloak.log"))?;
@@ -101,12 +100,6 @@ impl Keycloak {
         let headers = ["-H", &format!("authorization: Bearer {sign_on}"), "-H", "content-type: application/json"];
         curl(&[&headers[..], &["--data", &what.to_string(), &address]].concat()).map(drop)
     }
-}
-
-/// The only folder in another.
-fn home(folder: &Path) -> Result<PathBuf> {
-    let mut folders = std::fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path()));
-    folders.find(|path| path.is_dir()).context("the distribution has a folder")
 }
 
 fn answer(arguments: &[&str]) -> Result<Value> {

@@ -19,6 +19,7 @@ pub mod process;
 pub mod registry;
 pub mod s3;
 pub mod server;
+pub mod signer;
 pub mod strangers;
 pub mod tables;
 pub mod tpch;

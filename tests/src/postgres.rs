@@ -1,7 +1,6 @@
 //! A real PostgreSQL of its own for a test.
 
 use std::fs::{self, Permissions};
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +11,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
-use crate::server::Server;
+use crate::server::{Server, free_port};
 
 mod release;
 
@@ -51,7 +50,7 @@ impl Postgres {
     pub fn start_with(release: Release, settings: &[&str], files: &[(&str, &str)]) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let programs = release.programs(dir.path())?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
         let mut server = Self { port, programs, dir, settings, running: None };
         server.give(server.dir.path())?;

@@ -1,6 +1,7 @@
 //! A server of another make, beside Ruam.
 
 use std::fs::{self, File};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,6 +12,14 @@ use anyhow::{Context, Result, bail};
 const LOOK: Duration = Duration::from_millis(50);
 /// How many of its last lines tell why it does not.
 const LAST_LINES: usize = 40;
+
+/// A port that nothing listens at, at this moment.
+///
+/// # Errors
+/// Where there is none.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
 
 /// A server that runs until this is dropped or this process ends, however it ends.
 #[derive(Debug)]

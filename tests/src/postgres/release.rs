@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::fetched::{artifact, has_program, unpack, unpack_tar};
+use crate::fetched::{artifact, first_in, has_program, unpack, unpack_tar};
 
 /// A release of PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +55,7 @@ impl Release {
         let unpacked = folder.join("programs");
         fs::create_dir(&unpacked)?;
         unpack(&jar, &unpacked)?;
-        let is_packed = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "txz");
-        let mut files = fs::read_dir(&unpacked)?.filter_map(|entry| Some(entry.ok()?.path()));
-        let packed = files.find(is_packed).with_context(|| format!("no server is in {name}"))?;
+        let packed = first_in(&unpacked, |path| path.extension().is_some_and(|kind| kind == "txz"))?;
         unpack_tar(&packed, &unpacked)?;
         Ok(unpacked.join("bin"))
     }
